@@ -1,0 +1,199 @@
+"""Frozen encoder -> embeddings of whole clips (MATPAC Sec. IV-A, "Linear probing evaluation").
+
+A clip longer than a training crop is cut into consecutive pieces of one crop, each encoded on its
+own. Per time column the patches of all frequency rows are concatenated; a clip's embedding is the
+mean over all columns of all its pieces.
+
+Shapes: B clips, F mel bins, T frames, R patch rows, n patch columns of a clip, D width, L layers.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from matpac.config import ModelConfig
+from matpac.logmel import normalise
+from matpac.model import Student, make_encoder
+from matpac.patches import PatchEmbedding
+
+Mode = Literal["precise", "fast"]
+"""precise: the last piece is padded to whole patches; fast: to a whole crop, so that all pieces
+are alike (its all-padding columns count in the mean, as in the released code)."""
+
+
+class AudioEncoder(nn.Module):
+    """Patch embedding and encoder with the front end and normalisation they were trained with.
+
+    Args:
+        config: sizes.
+        front_end: the arguments of `matpac.logmel.LogMel`, kept with the weights.
+        mean, std: of the log-mels it was trained on.
+    """
+
+    def __init__(
+        self, config: ModelConfig, front_end: dict[str, Any], *, mean: float, std: float
+    ) -> None:
+        super().__init__()
+        self.config, self.front_end, self.mean, self.std = config, front_end, mean, std
+        self.patches = PatchEmbedding(
+            front_end["num_mels"],
+            config.crop_frames,
+            patch_size=config.patch_size,
+            width=config.encoder_width,
+        )
+        self.encoder = make_encoder(config)
+        self.requires_grad_(False)
+        self.eval()
+
+    @property
+    def width(self) -> int:
+        """Length of a clip's embedding, R * D."""
+        return self.patches.rows * self.config.encoder_width
+
+    def columns(self, num_frames: int, mode: Mode = "precise") -> int:
+        """Patch columns n of a clip of ``num_frames`` frames."""
+        unit = self.config.patch_size if mode == "precise" else self.config.crop_frames
+        return -(-num_frames // unit) * unit // self.config.patch_size
+
+    @torch.inference_mode()
+    def forward(self, logmel: Tensor, *, mode: Mode = "precise") -> Tensor:
+        """Latents of every patch of every layer.
+
+        Args:
+            logmel: before normalisation, (B, F, T), any T of at least one frame.
+            mode: how a last, shorter piece is padded. Padding is 0 *after* normalisation.
+        Returns: (B, L, R, n, D); row 0 the lowest band, columns in chronological order.
+        """
+        normalised = normalise(logmel, self.mean, self.std)
+        num_frames = self.columns(logmel.shape[2], mode) * self.config.patch_size
+        padded = F.pad(normalised, (0, num_frames - logmel.shape[2]))
+        pieces = padded.split(self.config.crop_frames, dim=2)
+        return torch.cat([self._piece(piece) for piece in pieces], dim=3)
+
+    def embed(self, logmel: Tensor, *, mode: Mode = "precise") -> Tensor:
+        """Clip embeddings of the last layer: (B, F, T) log-mels -> (B, R * D)."""
+        return frames(self(logmel, mode=mode))[:, -1].mean(dim=1)
+
+    def column_sums(self, pieces: Tensor) -> Tensor:
+        """Sum over time columns of the last layer: normalised (B, F, T) -> (B, R * D)."""
+        tokens = self.encoder(self.patches(pieces))[:, 1:]  # (B, R*n, D)
+        return tokens.unflatten(1, (self.patches.rows, -1)).sum(dim=2).flatten(1)
+
+    def _piece(self, piece: Tensor) -> Tensor:
+        layers = self.encoder.layers(self.patches(piece))[:, :, 1:]  # (B, L, R*n, D)
+        return layers.unflatten(2, (self.patches.rows, -1))  # (B, L, R, n, D)
+
+
+def frames(latents: Tensor) -> Tensor:
+    """Frequency rows concatenated, band 0 first: (B, L, R, n, D) -> (B, L, n, R * D)."""
+    return latents.transpose(2, 3).flatten(3)
+
+
+class Clips(Protocol):
+    """What `embed_clips` reads: `matpac.clips.Store`."""
+
+    num_frames: np.ndarray
+
+    def clip(self, index: int) -> np.ndarray:
+        """Log-mel of one clip, (T, F), half precision."""
+
+
+@torch.inference_mode()
+def embed_clips(
+    encoder: AudioEncoder, clips: Clips, indices: Sequence[int], *, batch_size: int = 64
+) -> np.ndarray:
+    """Embeddings of stored clips, pieces of equal length batched over clips of any lengths.
+
+    Returns: (len(indices), R * D) float32; equal to one `AudioEncoder.embed` per clip.
+    """
+    device = encoder.patches.cls_token.device
+    sums = torch.zeros(len(indices), encoder.width, device=device)
+    for rows, batch in _equal_pieces(encoder, clips, indices, batch_size):
+        pieces = normalise(batch.to(device, torch.float32), encoder.mean, encoder.std)
+        width = encoder.columns(pieces.shape[2]) * encoder.config.patch_size
+        part = encoder.column_sums(F.pad(pieces, (0, width - pieces.shape[2])))
+        sums.index_add_(0, torch.tensor(rows, device=device), part)
+    counts = torch.tensor([encoder.columns(int(clips.num_frames[i])) for i in indices])
+    return (sums.cpu() / counts[:, None]).numpy()
+
+
+def _equal_pieces(
+    encoder: AudioEncoder, clips: Clips, indices: Sequence[int], batch_size: int
+) -> Iterator[tuple[list[int], Tensor]]:
+    """Batches of pieces of the same length: (rows of the result, (b, F, T) half precision)."""
+    waiting: dict[int, list[tuple[int, np.ndarray]]] = defaultdict(list)
+    for row, index in enumerate(indices):
+        logmel = clips.clip(index)
+        for start in range(0, len(logmel), encoder.config.crop_frames):
+            piece = logmel[start : start + encoder.config.crop_frames]
+            waiting[len(piece)].append((row, piece))
+            if len(waiting[len(piece)]) == batch_size:
+                yield _stack(waiting.pop(len(piece)))
+    for group in waiting.values():
+        yield _stack(group)
+
+
+def _stack(group: list[tuple[int, np.ndarray]]) -> tuple[list[int], Tensor]:
+    stacked = np.stack([piece for _, piece in group])  # (b, T, F)
+    return [row for row, _ in group], torch.from_numpy(stacked).transpose(1, 2)
+
+
+def logmel_statistics(clips: Clips, indices: Sequence[int]) -> np.ndarray:
+    """The untrained reference: mean and std over time of each mel band, (len(indices), 2 * F)."""
+    rows = []
+    for index in indices:
+        logmel = clips.clip(index).astype(np.float32)
+        rows.append(np.concatenate([logmel.mean(axis=0), logmel.std(axis=0)]))
+    return np.stack(rows)
+
+
+def frozen(student: Student, front_end: dict[str, Any], *, mean: float, std: float) -> AudioEncoder:
+    """The encoder part of a student, copied and frozen."""
+    encoder = AudioEncoder(student.config, front_end, mean=mean, std=std)
+    encoder.patches.load_state_dict(student.patches.state_dict())
+    encoder.encoder.load_state_dict(student.encoder.state_dict())
+    return encoder
+
+
+def save_encoder(encoder: AudioEncoder, path: Path) -> None:
+    """Writes ``path`` (safetensors) and, beside it, its ``.json`` with sizes and normalisation."""
+    described = {
+        "model": encoder.config.model_dump(),
+        "front_end": encoder.front_end,
+        "mean": encoder.mean,
+        "std": encoder.std,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    save_file(encoder.state_dict(), temporary)
+    temporary.replace(path)
+    text = json.dumps(described, indent=2, sort_keys=True) + "\n"
+    temporary.write_text(text)
+    temporary.replace(path.with_suffix(".json"))
+
+
+def load_encoder(path: Path) -> AudioEncoder:
+    """Reads what `save_encoder` wrote.
+
+    Raises: FileNotFoundError; RuntimeError listing tensors that do not fit.
+    """
+    for needed in (path, path.with_suffix(".json")):
+        if not needed.exists():
+            raise FileNotFoundError(f"{needed}: no such encoder; the pretrain stage writes it")
+    described = json.loads(path.with_suffix(".json").read_text())
+    encoder = AudioEncoder(
+        ModelConfig.model_validate(described["model"]),
+        described["front_end"],
+        mean=described["mean"],
+        std=described["std"],
+    )
+    encoder.load_state_dict(load_file(path))
+    return encoder

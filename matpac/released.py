@@ -1,0 +1,96 @@
+"""State dicts in the released code's names <-> ours.
+
+The released inference checkpoints hold the class token, positions, patch projection and student
+encoder; training checkpoints add the predictor (``decoder.*``) and the student's head. Everything
+must match: a name that is missing or unexpected is an error that lists them all.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+PREFIXES = {
+    "patch_embed.proj.": "patches.proj.",
+    "student_encoder.": "encoder.",
+    "decoder.decoder_embed.": "predictor.embed.",
+    "decoder.decoder_blocks.": "predictor.encoder.blocks.",
+    "decoder.decoder_norm.": "predictor.encoder.norm.",
+    "decoder.decoder_pred.": "predictor.project.",
+    "cls_student_head.last_layer.": "head.",
+    "cls_student_head.": "head.",
+}
+NAMES = {
+    "cls_token": "patches.cls_token",
+    "pos_embed": "patches.positions",
+    "decoder.mask_token": "predictor.mask_token",
+    "decoder.decoder_pos_embed": "predictor.positions",
+}
+FRONT_END = "log_mel."
+"""Buffers of the released front end; ours computes them, so they may be present."""
+
+
+def our_name(name: str) -> str:
+    """Our name for a tensor of the released model; one we do not know stays as it is."""
+    if name in NAMES:
+        return NAMES[name]
+    for theirs, ours in PREFIXES.items():
+        if name.startswith(theirs):
+            return ours + name.removeprefix(theirs)
+    return name
+
+
+def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Names and shapes of the released model -> ours; front-end buffers are left out."""
+    converted = {}
+    for name, tensor in state.items():
+        if name.startswith(FRONT_END):
+            continue
+        if name.endswith("pos_embed"):
+            tensor = tensor.reshape(tensor.shape[-2:])  # (1, 1 + N, D) -> (1 + N, D)
+        elif name == "patch_embed.proj.weight":
+            tensor = tensor.flatten(1)  # (D, 1, P, P) -> (D, P*P)
+        converted[our_name(name)] = tensor
+    return converted
+
+
+def load_released(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Loads a state dict in the released naming into an `AudioEncoder` or a `Student`.
+
+    Raises: ValueError listing all tensors that are missing, unexpected or of another shape;
+        nothing is loaded then.
+    """
+    converted = convert(state)
+    theirs = {our_name(name): name for name in state}
+    own = module.state_dict()
+    problems = [f"missing: {name}" for name in own if name not in converted]
+    problems += [f"unexpected: {theirs[name]}" for name in converted if name not in own]
+    problems += [
+        f"shape of {theirs[name]}: got {tuple(tensor.shape)}, allowed: {tuple(own[name].shape)}"
+        for name, tensor in converted.items()
+        if name in own and tensor.shape != own[name].shape
+    ]
+    if problems:
+        raise ValueError("the state dict does not fit:\n  " + "\n  ".join(problems))
+    module.load_state_dict(converted)
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Tensors of a ``.safetensors`` or ``torch.save`` file, without executing pickled code.
+
+    Raises: FileNotFoundError; ValueError for a file that needs pickled code or holds no tensors.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such checkpoint")
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(f"{path}: not readable as plain tensors: {error}") from error
+    state = state.get("model", state) if isinstance(state, dict) else state
+    if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
+        raise ValueError(f"{path}: got {type(state).__name__}, allowed: a mapping name -> tensor")
+    return state

@@ -1,0 +1,60 @@
+"""The teacher: an EMA of the student's encoder and head (MATPAC Sec. III).
+
+Shapes: B clips, M masked patches, D width, K prototypes.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from matpac.config import ModelConfig
+from matpac.model import Prediction, Student, make_encoder, make_head
+
+
+class Teacher(nn.Module):
+    """Encodes the masked patches and gives the targets; never trained, always in eval mode.
+
+    It has no patch embedding of its own: class token, projection and positions are the student's.
+
+    Args:
+        student: whose sizes it takes.
+        config: the same model section.
+        copy_student: False: its encoder starts from its own random draw and its head differs from
+            the student's in all but the prototypes (as released); True: all equal (DINO).
+    """
+
+    def __init__(self, student: Student, config: ModelConfig, *, copy_student: bool) -> None:
+        super().__init__()
+        self.encoder = make_encoder(config)
+        self.head = make_head(config)
+        if copy_student:
+            self.encoder.load_state_dict(student.encoder.state_dict())
+            self.head.load_state_dict(student.head.state_dict())
+        self.head.weight_v.data.copy_(student.head.weight_v.data)
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> "Teacher":
+        """Stays in eval mode whatever is asked."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, tokens: Tensor) -> Prediction:
+        """Targets for the masked patches.
+
+        Args:
+            tokens: class token and masked patches from the student's embedding, (B, 1 + M, D).
+        Returns: latents (B, M, D) after the final norm, class token dropped, and logits (B, M, K).
+        """
+        latents = self.encoder(tokens)[:, 1:]
+        return Prediction(latents, self.head(latents))
+
+    @torch.no_grad()
+    def update(self, student: Student, *, encoder_decay: float, head_decay: float) -> None:
+        """new = decay * old + (1 - decay) * student, tensor by tensor."""
+        for own, other, decay in (
+            (self.encoder, student.encoder, encoder_decay),
+            (self.head, student.head, head_decay),
+        ):
+            old, new = list(own.parameters()), list(other.parameters())
+            torch._foreach_mul_(old, decay)
+            torch._foreach_add_(old, new, alpha=1 - decay)
