@@ -1,0 +1,132 @@
+"""Reading audio files, and telling why one cannot be used.
+
+Reads what libsndfile reads: wav, flac, ogg, mp3, aiff and more, any rate, any number of channels.
+"""
+
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from matpac import files
+
+EXTENSIONS = (".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff", ".opus")
+BLOCK_FRAMES = 1 << 18
+
+
+class UnusableAudioError(ValueError):
+    """A file, or a part of one, that gives no usable waveform; the message is the reason."""
+
+
+@dataclass(frozen=True)
+class AudioFacts:
+    """What is known of a file after reading all of it; ``problem`` is "" for a usable one."""
+
+    duration_s: float = 0.0
+    sha256: str = ""
+    problem: str = ""
+
+
+def read(
+    path: Path, *, start_s: float = 0.0, duration_s: float | None = None
+) -> tuple[np.ndarray, int]:
+    """Reads a file, or a part of it, as mono (the mean over its channels).
+
+    Args:
+        path: an audio file.
+        start_s, duration_s: the part to read, seconds; None: up to the end.
+    Returns: float32 waveform (S,) and its sample rate in Hz.
+    Raises: UnusableAudioError with the reason.
+    """
+    with _open(path) as file:
+        wanted = -1 if duration_s is None else round(duration_s * file.samplerate)
+        try:
+            if start_s:
+                file.seek(round(start_s * file.samplerate))
+            samples = file.read(wanted, dtype="float32", always_2d=True)  # (S, channels)
+        except soundfile.LibsndfileError as error:
+            raise UnusableAudioError(f"truncated or damaged ({error})") from None
+        if len(samples) < wanted:
+            raise UnusableAudioError(f"truncated: {len(samples)} of {wanted} samples can be read")
+        if not np.isfinite(samples).all():
+            raise UnusableAudioError("NaN or infinite samples")
+        return samples.mean(axis=1), file.samplerate
+
+
+def check(path: Path) -> AudioFacts:
+    """Reads a whole file once, block by block, to learn its length and whether it is sound."""
+    try:
+        duration_s = _checked_duration_s(path)
+    except UnusableAudioError as error:
+        return AudioFacts(problem=str(error))
+    return AudioFacts(duration_s=duration_s, sha256=files.sha256(path))
+
+
+def _checked_duration_s(path: Path) -> float:
+    """Length of a file that can be read to its end. Raises: UnusableAudioError."""
+    with _open(path) as file:
+        promised, count = file.frames, 0
+        try:
+            while len(block := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
+                count += len(block)
+                if not np.isfinite(block).all():
+                    raise UnusableAudioError("NaN or infinite samples")
+        except soundfile.LibsndfileError:
+            pass  # told below: fewer samples than promised came out
+        if count < promised:
+            raise UnusableAudioError(f"truncated: {count} of {promised} samples can be read")
+        if missing := _missing_bytes(path):
+            raise UnusableAudioError(f"truncated: the last {missing} bytes are missing")
+        return count / file.samplerate
+
+
+def _open(path: Path) -> soundfile.SoundFile:
+    if not path.is_file():
+        raise UnusableAudioError("missing file")
+    if path.stat().st_size == 0:
+        raise UnusableAudioError("zero bytes")
+    try:
+        return soundfile.SoundFile(path)
+    except soundfile.LibsndfileError as error:
+        raise UnusableAudioError(f"not audio ({error.error_string})") from None
+    except OSError as error:
+        raise UnusableAudioError(f"cannot be read ({error.strerror})") from None
+
+
+def _missing_bytes(path: Path) -> int:
+    """How many bytes a cut-off wav, aiff or ogg lacks: libsndfile shortens them in silence."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        magic = file.read(4)
+        if magic in (b"RIFF", b"FORM"):
+            return max(0, _end_of_samples(file, little_endian=magic == b"RIFF") - size)
+        if magic == b"OggS":
+            file.seek(max(0, size - (1 << 17)))  # a page has at most 65,307 bytes
+            return _missing_of_last_page(file.read())
+    return 0
+
+
+def _end_of_samples(file, *, little_endian: bool) -> int:
+    """Where the sample chunk says that it ends; 0 if it does not say (written as a stream)."""
+    position = 12
+    while True:
+        file.seek(position)
+        header = file.read(8)
+        if len(header) < 8:
+            return 0
+        name, length = struct.unpack("<4sI" if little_endian else ">4sI", header)
+        if name in (b"data", b"SSND"):
+            return position + 8 + length if length < 0x7FFFF000 or not little_endian else 0
+        position += 8 + length + length % 2
+
+
+def _missing_of_last_page(tail: bytes) -> int:
+    """Bytes that the last Ogg page lacks, from the lengths in its header."""
+    start = tail.rfind(b"OggS")
+    page = tail[start:]
+    if start < 0 or len(page) < 27:
+        return 1
+    lengths = page[27 : 27 + page[26]]
+    return max(0, 27 + page[26] + sum(lengths) - len(page))

@@ -1,0 +1,101 @@
+"""Every audio file of a data set is read once, on all cores, and the findings are kept.
+
+The findings are keyed by a file's size and time of change, so a second run, or one after an
+interruption, reads only what is new. A missing file is looked for again each time.
+"""
+
+import time
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import pandas as pd
+
+from matpac import audio, files
+from matpac.progress import Progress
+from matpac.workers import Workers
+
+VERSION = 1
+"""Raise when `audio.check` finds other things, so that all files are read again."""
+FILES_PER_JOB = 32
+SECONDS_BETWEEN_SAVES = 60.0
+
+
+def audit(
+    folder: Path, paths: Iterable[str], *, cache: Path, workers: Workers, name: str
+) -> pd.DataFrame:
+    """Facts about files.
+
+    Args:
+        folder: the audio folder; ``paths`` are relative to it.
+        cache: folder for the findings.
+        name: of the data set, for the progress display.
+    Returns: indexed by path: size, changed (ns), duration_s, sha256, problem.
+    """
+    facts = pd.DataFrame(
+        [(path, *_state(folder / path)) for path in dict.fromkeys(paths)],
+        columns=["path", "size", "changed"],
+    )
+    cache_path = cache / f"audit-v{VERSION}.parquet"
+    known = pd.read_parquet(cache_path) if cache_path.exists() else _no_findings()
+    facts = facts.merge(known, on=["path", "size", "changed"], how="left").set_index("path")
+    new = facts.index[facts["problem"].isna()]
+    if len(new):
+        _check_new(facts, new, folder, cache_path, workers, name)
+    return facts
+
+
+def _check_new(
+    facts: pd.DataFrame,
+    new: pd.Index,
+    folder: Path,
+    cache_path: Path,
+    workers: Workers,
+    name: str,
+) -> None:
+    """Fills in the findings of ``new`` paths, saving them every minute."""
+    saved = time.monotonic()
+    found: list[audio.AudioFacts] = []
+
+    def save() -> None:
+        done = new[: len(found)]
+        columns = ["duration_s", "sha256", "problem"]
+        rows = [(each.duration_s, each.sha256, each.problem) for each in found]
+        facts.loc[done, columns] = pd.DataFrame(rows, index=done, columns=columns)
+        kept = facts[facts["problem"].notna() & (facts["size"] >= 0)]
+        files.write_table(cache_path, kept.reset_index())
+
+    jobs = ([folder / path for path in batch] for batch in _batches(new))
+    with Progress(len(new), f"check {name}", unit="file") as progress:
+        for results in workers.map(_check_all, jobs, num_items=len(new)):
+            found += results
+            progress.update(len(results))
+            if time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
+                save()
+                saved = time.monotonic()
+    save()
+
+
+def _check_all(paths: list[Path]) -> list[audio.AudioFacts]:
+    return [audio.check(path) for path in paths]
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """Size and time of change of a file; -1 and -1 if there is none."""
+    try:
+        state = path.stat()
+    except OSError:
+        return -1, -1
+    return state.st_size, state.st_mtime_ns
+
+
+def _batches(paths: Iterable[str]) -> Iterator[list[str]]:
+    remaining = iter(paths)
+    while batch := list(islice(remaining, FILES_PER_JOB)):
+        yield batch
+
+
+def _no_findings() -> pd.DataFrame:
+    types = {"path": str, "size": int, "changed": int}
+    types |= {"duration_s": float, "sha256": str, "problem": str}
+    return pd.DataFrame({column: pd.Series(dtype=kind) for column, kind in types.items()})

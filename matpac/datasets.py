@@ -1,0 +1,136 @@
+"""Manifests: one table per data set, one row per clip, and what its columns mean.
+
+A manifest is ``data/<profile>/manifests/<name>.parquet`` with, per row:
+
+    clip        unique name
+    path        audio file, relative to the data set's audio folder
+    start_s     where the clip starts in that file, seconds
+    duration_s  its length, seconds
+    split       "train", "valid", "test" or "" (none)
+    fold        1 to the number of folds, or 0 (none)
+    group       source recording or preset; never in two splits or folds of a task
+    sha256      of the audio file, "" if that cannot be used
+    excluded    "" or the reason why the clip is left out
+    label       multiclass data sets: index into the classes, -1 if none
+    labels      multilabel data sets: 1, 0 or NaN (not observed) per class
+
+Beside it, ``<name>.json`` holds the data set's kind, metric, split scheme, classes and counts.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from matpac import config, files
+
+KINDS = {None: ("unlabelled", None), "multiclass": ("multiclass", "accuracy")} | {
+    "multilabel": ("multilabel", "map")
+}
+"""Kind in ``params.yaml`` -> kind and metric in the information."""
+SPLITS = ("train", "valid", "test")
+STORED = ("clip", "path", "start_s", "duration_s", "sha256", "excluded")
+"""Columns that decide a log-mel store: labels and splits may change without touching it."""
+LISTED = 1000
+"""Excluded clips named in the JSON; the table names all."""
+SHOWN = 20
+"""Excluded clips named on the screen and in an error."""
+
+
+def names(params: config.FetchParams) -> list[str]:
+    """The data sets that a profile uses: corpora first, then tasks, each once."""
+    return list(dict.fromkeys([*params.corpora, *params.tasks]))
+
+
+def audio_folder(params: config.FetchParams, name: str) -> Path:
+    """Where the audio of a data set lies."""
+    dataset = params.datasets[name]
+    if dataset.source == "embedded":
+        return config.bulk(params) / "audio" / name
+    return expand(dataset.audio)
+
+
+def expand(path: str) -> Path:
+    """A path of ``params.yaml``: ``~`` and ``$VARIABLES`` expanded, relative to the root."""
+    return config.root() / Path(os.path.expandvars(path)).expanduser()
+
+
+def load(params: config.Common, name: str) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The manifest and information of a data set.
+
+    Raises: FileNotFoundError naming the stage to run.
+    """
+    folder = config.small(params) / "manifests"
+    paths = [folder / f"{name}.parquet", folder / f"{name}.json"]
+    for path in paths:
+        if not path.exists():
+            raise FileNotFoundError(f"{path}: run `dvc repro -f fetch@{params.profile}`")
+    return pd.read_parquet(paths[0]), files.read_json(paths[1])
+
+
+def save(folder: Path, manifest: pd.DataFrame, info: dict[str, Any]) -> None:
+    """Writes ``<name>.parquet`` and ``<name>.json``; the name is in the information."""
+    files.write_table(folder / f"{info['name']}.parquet", manifest)
+    files.write_json(folder / f"{info['name']}.json", info)
+
+
+def content_hash(manifest: pd.DataFrame) -> str:
+    """Checksum of what decides a log-mel store: the `STORED` columns and the order of rows."""
+    hashes = pd.util.hash_pandas_object(manifest[list(STORED)], index=False)
+    return hashlib.sha256(hashes.to_numpy().tobytes()).hexdigest()
+
+
+def summarise(manifest: pd.DataFrame, info: dict[str, Any]) -> dict[str, Any]:
+    """``info`` with counts, hours, excluded clips, and where validation parts come from."""
+    used = manifest[manifest["excluded"] == ""]
+    excluded = manifest[manifest["excluded"] != ""]
+    counts: dict[str, Any] = {
+        "num_clips": len(used),
+        "num_excluded": len(excluded),
+        "hours": round(float(used["duration_s"].sum()) / 3600, 4),
+    }
+    if info["split_scheme"] == "tvt":
+        counts["splits"] = {split: int((used["split"] == split).sum()) for split in SPLITS}
+        # Where none is given, matpac.problems draws one from the training part in each repeat.
+        counts["validation"] = "given" if counts["splits"]["valid"] else "drawn"
+    elif info["split_scheme"] == "folds":
+        sizes = used["fold"].value_counts()
+        counts["folds"] = [int(sizes.get(k, 0)) for k in range(1, info["num_folds"] + 1)]
+        counts["validation"] = "drawn"
+    listed = excluded[["clip", "excluded"]].head(LISTED)
+    return info | counts | {"excluded": listed.to_dict("records")}
+
+
+def describe(excluded: Sequence[tuple[str, str]]) -> str:
+    """Excluded clips and their reasons, one per line; long lists end with a count."""
+    lines = [f"  {clip}: {reason}" for clip, reason in excluded[:SHOWN]]
+    if len(excluded) > SHOWN:
+        lines.append(f"  ... and {len(excluded) - SHOWN} more, all in the manifest or index")
+    return "\n".join(lines)
+
+
+def too_many_bad(
+    name: str, excluded: Sequence[tuple[str, str]], num_rows: int, max_bad_fraction: float
+) -> str:
+    """The error text if more than ``max_bad_fraction`` of a data set is excluded, otherwise ""."""
+    if num_rows > len(excluded) and len(excluded) <= max_bad_fraction * num_rows:
+        return ""
+    return (
+        f"{name}: {len(excluded)} of {num_rows} clips cannot be used, "
+        f"allowed: logmel.max_bad_fraction {max_bad_fraction:g}\n{describe(excluded)}"
+    )
+
+
+def excluded_clips(manifest: pd.DataFrame) -> list[tuple[str, str]]:
+    """Names and reasons of the clips that are left out."""
+    bad = manifest[manifest["excluded"] != ""]
+    return list(zip(bad["clip"], bad["excluded"], strict=True))
+
+
+def fingerprint(value: dict[str, Any]) -> str:
+    """SHA-256 of a JSON-able value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

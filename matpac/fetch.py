@@ -1,0 +1,153 @@
+"""The ``fetch`` stage: makes the audio of every data set available and writes its manifest.
+
+Embedded data sets are rendered by `matpac.corpus`; folders of audio stay where they are. What was
+found out about unchanged files and recipes is kept in the bulk folder, so that a second run (DVC
+deletes a stage's outputs before each) neither renders nor reads any audio again.
+"""
+
+import shutil
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from matpac import config, datasets, files
+from matpac.audit import audit
+from matpac.folders import folder_manifest
+from matpac.workers import Workers
+
+FEWEST_FILES = 1000
+"""Fewer are checked in this process within seconds, the time that other processes need to start."""
+
+
+def fetch(params: config.FetchParams, *, executor: Executor | None = None) -> dict[str, Any]:
+    """Runs the stage for the data sets that are corpora or tasks of the profile.
+
+    Args:
+        executor: checks audio files in place of own processes, see `matpac.workers`.
+    Returns: name -> the information written beside its manifest.
+    Raises: ValueError naming the clips of each data set of which more than
+        ``logmel.max_bad_fraction`` cannot be used, and for a CSV that does not fit;
+        FileNotFoundError for a missing folder or CSV.
+    """
+    folder = config.small(params) / "manifests"
+    infos, problems = {}, []
+    processes = Workers(
+        params.logmel.workers, preload="matpac.audit", fewest=FEWEST_FILES, executor=executor
+    )
+    with processes as workers:
+        for name in datasets.names(params):
+            manifest, info = _manifest(params, name, workers)
+            excluded = datasets.excluded_clips(manifest)
+            info = datasets.summarise(manifest, info)
+            problem = datasets.too_many_bad(
+                name, excluded, len(manifest), params.logmel.max_bad_fraction
+            )
+            if problem:
+                problems.append(problem)
+                continue
+            datasets.save(folder, manifest, info)
+            _print_summary(info, excluded)
+            infos[name] = info
+    if problems:
+        raise ValueError("\n".join(problems))
+    _remove_others(folder, infos)
+    return infos
+
+
+def _manifest(
+    params: config.FetchParams, name: str, workers: Workers
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    dataset = params.datasets[name]
+    audio_folder = datasets.audio_folder(params, name)
+    cache = config.bulk(params) / "audit" / name
+    if dataset.source == "embedded":
+        recipe = {"recipe": dataset.recipe, "num_clips": dataset.num_clips, "seed": dataset.seed}
+        manifest, info = embedded_manifest(
+            name, **recipe, audio_folder=audio_folder, cache=cache, workers=workers
+        )
+        return manifest, info | {"audio": f"audio/{name}"}  # in the bulk folder
+    columns = dataset.model_dump(exclude={"source", "audio", "csv"})
+    manifest, info = folder_manifest(
+        name,
+        audio_folder=audio_folder,
+        csv=datasets.expand(dataset.csv),
+        **columns,
+        cache=cache,
+        workers=workers,
+        window_ms=params.logmel.window_ms,
+    )
+    return manifest, info | {"audio": dataset.audio}
+
+
+def embedded_manifest(
+    name: str,
+    *,
+    recipe: str,
+    num_clips: int,
+    seed: int,
+    audio_folder: Path,
+    cache: Path,
+    workers: Workers,
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Renders a data set of the embedded corpus, unless it is there already.
+
+    Args:
+        recipe, num_clips, seed: as in `config.EmbeddedDataset`.
+        audio_folder: where the audio goes.
+        cache: folder for the manifest as rendered and what is found about the files.
+    Returns: manifest and information as in `matpac.datasets`, without "audio".
+    """
+    from matpac import corpus  # only the profiles that use it need its extra packages
+
+    code = sorted(Path(corpus.__file__).parent.rglob("*.py"))
+    wanted = datasets.fingerprint(
+        {"recipe": recipe, "num_clips": num_clips, "seed": seed}
+        | {"code": [files.sha256(path) for path in code]}
+    )
+    rendered, state = cache / "rendered.parquet", cache / "rendered.json"
+    kept = files.read_json(state) if state.exists() else {}
+    if kept.get("fingerprint") != wanted:
+        shutil.rmtree(audio_folder, ignore_errors=True)  # of another recipe
+    elif "info" in kept and rendered.exists():
+        manifest = pd.read_parquet(rendered)
+        if _add_facts(manifest, audio_folder, cache, workers, name):
+            return manifest, kept["info"]
+    files.write_json(state, {"fingerprint": wanted})
+    manifest, info = corpus.render(
+        recipe, audio_folder, num_clips=num_clips, seed=seed, workers=workers.count
+    )
+    info = {"name": name, **{key: value for key, value in info.items() if key != "name"}}
+    info["source"] = "embedded"
+    files.write_table(rendered, manifest)
+    files.write_json(state, {"fingerprint": wanted, "info": info})
+    _add_facts(manifest, audio_folder, cache, workers, name)
+    return manifest, info
+
+
+def _add_facts(
+    manifest: pd.DataFrame, audio_folder: Path, cache: Path, workers: Workers, name: str
+) -> bool:
+    """Adds checksums and what is wrong with files; returns whether nothing is."""
+    facts = audit(audio_folder, manifest["path"], cache=cache, workers=workers, name=name)
+    facts = facts.reindex(manifest["path"])
+    manifest["sha256"] = facts["sha256"].fillna("").to_numpy()
+    manifest["excluded"] = facts["problem"].to_numpy()
+    return bool((manifest["excluded"] == "").all())
+
+
+def _print_summary(info: dict[str, Any], excluded: list[tuple[str, str]]) -> None:
+    text = f"{info['name']}: {info['num_clips']} clips, {info['hours']:.2f} h"
+    if parts := info.get("splits") or info.get("folds"):
+        text += f", {info['split_scheme']} {parts}, validation {info['validation']}"
+    print(text + (f", {len(excluded)} excluded:" if excluded else ""))
+    if excluded:
+        print(datasets.describe(excluded))
+
+
+def _remove_others(folder: Path, infos: dict[str, Any]) -> None:
+    """Manifests of data sets that the profile no longer names would be taken for its own."""
+    for path in [*folder.glob("*.parquet"), *folder.glob("*.json")]:
+        if path.stem not in infos:
+            path.unlink()

@@ -1,0 +1,89 @@
+"""File-by-file work (checking audio, computing log-mels) on all cores.
+
+Functions given to `Workers.map` must be importable (defined in the library, not in a notebook).
+Results come in the order of the jobs, so what is made from them does not depend on the number of
+processes. Beyond one machine, pass any `concurrent.futures` executor, for example that of a Dask
+cluster: ``dask.distributed.Client(address).get_executor()``.
+"""
+
+import multiprocessing
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
+from typing import TypeVar
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+class Workers:
+    """Processes that are started when first needed and ended with the ``with`` block.
+
+    Args:
+        count: processes; 0: one per core that this process may use.
+        preload: module to import before the processes are forked, so that a slow import
+            (torch takes seconds) happens once and not in each.
+        fewest: with fewer items in all, starting processes costs more than it gains, and the
+            work is done in this process.
+        executor: used instead of own processes.
+    """
+
+    def __init__(
+        self, count: int = 0, *, preload: str, fewest: int = 0, executor: Executor | None = None
+    ) -> None:
+        self.count = count or _cores()
+        self.preload, self.fewest = preload, fewest
+        self.executor = executor
+        self._own: ProcessPoolExecutor | None = None
+
+    def map(
+        self, function: Callable[[Job], Result], jobs: Iterable[Job], *, num_items: int
+    ) -> Iterator[Result]:
+        """Results of ``function`` in the order of ``jobs``, which are drawn as they are needed.
+
+        Args:
+            num_items: files or clips in all jobs together, compared with ``fewest``.
+        Raises: whatever ``function`` raises, and BrokenProcessPool if a process is killed.
+        """
+        executor = self.executor
+        if executor is None:
+            if self.count == 1 or num_items < self.fewest:
+                yield from map(function, jobs)
+                return
+            executor = self._own = self._own or self._start()
+        in_flight: deque = deque()
+        try:
+            for job in jobs:
+                in_flight.append(executor.submit(function, job))
+                if len(in_flight) >= 4 * self.count:
+                    yield in_flight.popleft().result()
+            while in_flight:
+                yield in_flight.popleft().result()
+        finally:
+            for future in in_flight:
+                future.cancel()
+
+    def _start(self) -> ProcessPoolExecutor:
+        # Never plain fork: the parent may run threads (torch, a Jupyter kernel).
+        if "forkserver" not in multiprocessing.get_all_start_methods():
+            context = multiprocessing.get_context("spawn")
+        else:
+            context = multiprocessing.get_context("forkserver")
+            context.set_forkserver_preload(["__main__", self.preload])
+        return ProcessPoolExecutor(self.count, mp_context=context)
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._own is not None:
+            self._own.shutdown(cancel_futures=True)
+            self._own = None
+
+
+def _cores() -> int:
+    """Cores this process may use, which in a batch job are fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
