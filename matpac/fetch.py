@@ -5,9 +5,10 @@ found out about unchanged files and recipes is kept in the bulk folder, so that 
 deletes a stage's outputs before each) neither renders nor reads any audio again.
 """
 
-import shutil
 from concurrent.futures import Executor
+from importlib.metadata import distributions
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pandas as pd
@@ -19,6 +20,7 @@ from matpac.workers import Workers
 
 FEWEST_FILES = 1000
 """Fewer are checked in this process within seconds, the time that other processes need to start."""
+PLAYERS = ("midirenderer", "pretty_midi")
 
 
 def fetch(params: config.FetchParams, *, executor: Executor | None = None) -> dict[str, Any]:
@@ -101,29 +103,30 @@ def embedded_manifest(
     """
     from matpac import corpus  # only the profiles that use it need its extra packages
 
-    code = sorted(Path(corpus.__file__).parent.rglob("*.py"))
     wanted = datasets.fingerprint(
-        {"recipe": recipe, "num_clips": num_clips, "seed": seed}
-        | {"code": [files.sha256(path) for path in code]}
+        {"recipe": recipe, "num_clips": num_clips, "seed": seed} | _versions(corpus)
     )
     rendered, state = cache / "rendered.parquet", cache / "rendered.json"
-    kept = files.read_json(state) if state.exists() else {}
-    if kept.get("fingerprint") != wanted:
-        shutil.rmtree(audio_folder, ignore_errors=True)  # of another recipe
-    elif "info" in kept and rendered.exists():
+    if state.exists() and (kept := files.read_json(state))["fingerprint"] == wanted:
         manifest = pd.read_parquet(rendered)
         if _add_facts(manifest, audio_folder, cache, workers, name):
             return manifest, kept["info"]
-    files.write_json(state, {"fingerprint": wanted})
+    state.unlink(missing_ok=True)
     manifest, info = corpus.render(
-        recipe, audio_folder, num_clips=num_clips, seed=seed, workers=workers.count
+        recipe, audio_folder, num_clips=num_clips, seed=seed, workers=workers.pool() or 1
     )
-    info = {"name": name, **{key: value for key, value in info.items() if key != "name"}}
-    info["source"] = "embedded"
+    info = info | {"name": name}
     files.write_table(rendered, manifest)
     files.write_json(state, {"fingerprint": wanted, "info": info})
     _add_facts(manifest, audio_folder, cache, workers, name)
     return manifest, info
+
+
+def _versions(corpus: ModuleType) -> dict[str, Any]:
+    """What besides the recipe decides the sound: our code and the packages that play it."""
+    code = sorted(Path(corpus.__file__ or "").parent.rglob("*.py"))
+    installed = {each.name: each.version for each in distributions() if each.name in PLAYERS}
+    return {"code": [files.sha256(path) for path in code], "installed": installed}
 
 
 def _add_facts(

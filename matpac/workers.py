@@ -46,12 +46,9 @@ class Workers:
             num_items: files or clips in all jobs together, compared with ``fewest``.
         Raises: whatever ``function`` raises, and BrokenProcessPool if a process is killed.
         """
-        executor = self.executor
-        if executor is None:
-            if self.count == 1 or num_items < self.fewest:
-                yield from map(function, jobs)
-                return
-            executor = self._own = self._own or self._start()
+        if (self.executor is None and num_items < self.fewest) or (executor := self.pool()) is None:
+            yield from map(function, jobs)
+            return
         in_flight: deque = deque()
         try:
             for job in jobs:
@@ -63,6 +60,12 @@ class Workers:
         finally:
             for future in in_flight:
                 future.cancel()
+
+    def pool(self) -> Executor | None:
+        """The given executor, or own processes; None if there is one worker: this process."""
+        if self.executor is None and self._own is None and self.count > 1:
+            self._own = self._start()
+        return self.executor or self._own
 
     def _start(self) -> ProcessPoolExecutor:
         # Never plain fork: the parent may run threads (torch, a Jupyter kernel).

@@ -306,7 +306,7 @@ def test_embedded_data_set_is_rendered_once(
 ) -> None:
     rendered = []
 
-    def render(recipe: str, folder: Path, *, num_clips: int, seed: int, workers: int) -> tuple:
+    def render(recipe: str, folder: Path, *, num_clips: int, seed: int, workers: Any) -> tuple:
         rendered.append((recipe, num_clips, seed))
         names = [f"{i}.wav" for i in range(num_clips)]
         for name in names:
@@ -330,7 +330,7 @@ def test_embedded_data_set_is_rendered_once(
         return fetch(config.parse(config.FetchParams, sections))["notes"]
 
     info = run(1)
-    assert (info["num_clips"], info["audio"], info["source"]) == (3, "audio/notes", "embedded")
+    assert (info["num_clips"], info["audio"], info["name"]) == (3, "audio/notes", "notes")
     assert run(1) == info and rendered == [("notes", 3, 1)]
     run(2)
     assert rendered[1:] == [("notes", 3, 2)]
