@@ -1,0 +1,190 @@
+"""The ``probe`` stage: a frozen encoder -> linear-probe scores on every task (MATPAC Sec. IV-A).
+
+Embeddings of a task are computed once per encoder and kept in the bulk folder under a key of the
+encoder's bytes, the task's log-mels and the embedding code, so adding a task or changing the probe
+never embeds anything again.
+
+Shapes: N clips of a task, D embedding size, C labels.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+
+from matpac import config, datasets, distributed, files
+from matpac.clips import Store
+from matpac.config import ProbeParams
+from matpac.embed import AudioEncoder, embed_clips, frozen, load_encoder, logmel_statistics
+from matpac.linear import train_probes
+from matpac.model import Student
+from matpac.problems import make_problems
+from matpac.progress import track
+from matpac.provenance import code_digest
+
+
+class Features(NamedTuple):
+    """What turns log-mels into the features of a probe."""
+
+    name: str
+    """Of the run or encoder in ``params.yaml``."""
+    seed: int
+    """Of the pretraining, or of the random initialisation."""
+    encoder: AudioEncoder | None
+    """None: mean and std over time of each mel band."""
+
+
+def probe(encoder: str, params: ProbeParams | dict[str, Any]) -> pd.DataFrame:
+    """The ``probe`` stage: scores of one run or encoder on every task.
+
+    Args:
+        encoder: its name in ``runs`` or ``encoders``.
+        params: the sections of `matpac.config.ProbeParams`.
+    Returns: one row per (seed, task, fold, repeat), as written to
+        ``data/<profile>/probe/<encoder>/scores.csv``; score, accuracy or mAP, is in [0, 1]. The
+        means per task go to ``data/<profile>/metrics/probe/<encoder>.json``.
+    Raises: ValueError for bad parameters; FileNotFoundError naming the stage that has not run.
+    """
+    params = config.parse(ProbeParams, params)
+    every = [
+        task_scores(params, features, task)
+        for features in list_features(params, encoder)
+        for task in track(params.tasks, len(params.tasks), f"probe {encoder}", unit="task")
+    ]
+    scores = pd.concat(every, ignore_index=True)
+    small = config.small(params)
+    means = scores.groupby("task", sort=False)["score"].mean()
+    metrics = {"mean": means.mean(), **means.to_dict()}
+    files.write_json(small / "metrics" / "probe" / f"{encoder}.json", metrics)
+    with files.replacing(small / "probe" / encoder / "scores.csv") as temporary:
+        scores.to_csv(temporary, index=False, float_format="%.6f", lineterminator="\n")
+    return scores
+
+
+def list_features(params: ProbeParams, name: str) -> list[Features]:
+    """The encoders behind a name: one per pretraining seed.
+
+    Raises: ValueError for a name that is neither a run nor an encoder; FileNotFoundError if its
+        ``pretrain`` stage has not run.
+    """
+    if name in params.runs:
+        folder = config.small(params) / "pretrain" / name
+        return [
+            Features(name, seed, load_encoder(folder / f"seed_{seed}" / "encoder.safetensors"))
+            for seed in config.seeds(params, name)
+        ]
+    if name not in params.encoders:
+        allowed = ", ".join([*params.runs, *params.encoders])
+        raise ValueError(f"encoder: got {name!r}, allowed: {allowed}")
+    seed = params.pretrain.seed
+    if params.encoders[name].kind == "logmel_statistics":
+        return [Features(name, seed, None)]
+    return [Features(name, seed, random_encoder(params))]
+
+
+def random_encoder(params: ProbeParams) -> AudioEncoder:
+    """The base model before its first update, with the normalisation of the pretraining corpora."""
+    path = config.small(params) / "logmel" / "pretraining.json"
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: missing; run the stage logmel@{params.profile}")
+    index = json.loads(path.read_text())
+    torch.manual_seed(params.pretrain.seed)
+    student = Student(params.model, index["front_end"]["num_mels"])
+    constants = index["normalisation"]
+    return frozen(student, index["front_end"], mean=constants["mean"], std=constants["std"])
+
+
+def task_scores(params: ProbeParams, features: Features, task: str) -> pd.DataFrame:
+    """Probes one task: a row per fold and repeat."""
+    manifest, info = datasets.load(params, task)
+    store = open_store(params, task)
+    manifest = manifest.iloc[store.rows]
+    targets = target_array(manifest, info["kind"])
+    settings = params.probe
+    problems = make_problems(
+        scheme=info["split_scheme"],
+        splits=manifest["split"].to_numpy(str),
+        folds=manifest["fold"].to_numpy(int),
+        groups=manifest["group"].to_numpy(str),
+        targets=targets,
+        repeats=settings.repeats,
+        seed=settings.seed,
+        valid_fraction=settings.valid_fraction,
+    )
+    results = train_probes(
+        embeddings(params, features, store),
+        targets,
+        problems,
+        kind=info["kind"],
+        num_classes=len(info["classes"]),
+        learning_rate=settings.learning_rate,
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        weight_decay=settings.weight_decay,
+        standardize=settings.standardize,
+        device=distributed.device(),
+    )
+    scores = pd.DataFrame([asdict(result) for result in results])
+    named = {
+        "encoder": features.name,
+        "seed": features.seed,
+        "task": task,
+        "metric": info["metric"],
+    }
+    return pd.concat([pd.DataFrame([named] * len(scores)), scores], axis=1)
+
+
+def target_array(manifest: pd.DataFrame, kind: str) -> np.ndarray:
+    """Class indices (N,), or 1, 0 or NaN (not observed) per label, (N, C)."""
+    if kind == "multiclass":
+        return manifest["label"].to_numpy(np.int64, copy=True)
+    return np.stack(manifest["labels"].to_list()).astype(np.float32)
+
+
+def open_store(params: ProbeParams, task: str) -> Store:
+    """The log-mels of a task, checked against the index that DVC tracks."""
+    tracked = config.small(params) / "logmel" / "tasks" / f"{task}.json"
+    if not tracked.exists():
+        raise FileNotFoundError(f"{tracked}: missing; run the stage logmel@{params.profile}")
+    return Store(config.bulk(params) / "logmel" / task, index_sha256=files.sha256(tracked))
+
+
+def embeddings(params: ProbeParams, features: Features, store: Store) -> np.ndarray:
+    """Features of all clips of a store, (N, D), from the cache or computed and kept there."""
+    key = config.digest(
+        {
+            "encoder": identity(features.encoder),
+            "store": files.sha256(store.folder / "index.json"),
+            "code": code_digest("embed"),
+        }
+    )
+    path = config.bulk(params) / "embeddings" / features.name / f"{key}.npy"
+    if path.exists():
+        return np.load(path)
+    indices = range(len(store))
+    if features.encoder is None:
+        computed = logmel_statistics(store, indices)
+    else:
+        computed = embed_clips(features.encoder.to(distributed.device()), store, indices)
+    with files.replacing(path) as temporary, temporary.open("wb") as file:
+        np.save(file, computed)
+    return computed
+
+
+def identity(encoder: AudioEncoder | None) -> str:
+    """SHA-256 of an encoder's weights, sizes, front end and normalisation."""
+    if encoder is None:
+        return "logmel_statistics"
+    digest = hashlib.sha256(
+        json.dumps(
+            [encoder.config.model_dump(), encoder.front_end, encoder.mean, encoder.std],
+            sort_keys=True,
+        ).encode()
+    )
+    for name, tensor in sorted(encoder.state_dict().items()):
+        digest.update(name.encode() + tensor.cpu().numpy().tobytes())
+    return digest.hexdigest()
