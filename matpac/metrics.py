@@ -86,9 +86,10 @@ def mean_average_precision(logits: np.ndarray, targets: np.ndarray) -> MeanAvera
 
 
 def _average_precision(logits: np.ndarray, targets: np.ndarray) -> float:
-    """Sum over thresholds of precision times the recall gained, for one class; NaN without positives.
+    """One class: sum over thresholds of precision times the recall gained there.
 
-    Clips with equal logits pass a threshold together, so the order of the rows never matters.
+    NaN without positives. Clips with equal logits pass a threshold together, so the order of the
+    rows never matters.
     """
     if not targets.any():
         return float("nan")

@@ -1,4 +1,4 @@
-"""Accuracy and mAP: worked by hand, then against scikit-learn with ties, masks and empty classes."""
+"""Accuracy and mAP by hand, then against scikit-learn with ties, masks and empty classes."""
 
 import numpy as np
 import pytest
