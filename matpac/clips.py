@@ -4,12 +4,14 @@ The store of a data set is a folder ``<bulk>/<profile>/logmel/<name>/``:
 
     shard-00000.f16  half-precision log-mels, time-major (frames, F), clip after clip
     clips.parquet    one row per row of the manifest: clip, shard, first_frame, num_frames, excluded
+    clips.npy        the numbers of the usable rows once more, to be memory-mapped (`COLUMNS`)
     index.json       front end, checksums and sizes, counts, statistics
 
-`matpac.preprocess` writes it. Opening reads neither shards nor names, so millions of clips open in
-seconds, and a crop reads only its own bytes. Shapes: B clips, F mel bins, T frames.
+`matpac.stores` writes it. Opening reads neither shards nor tables, so millions of clips open at
+once and cost no memory, and a crop reads only its own bytes. Shapes: B clips, F mel bins, T frames.
 """
 
+import mmap
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,8 @@ import pyarrow.parquet as pq
 from matpac import files
 
 DTYPE = np.dtype("<f2")
+COLUMNS = ("row", "shard", "first_frame", "num_frames")
+"""Rows of ``clips.npy``, (4, number of clips), int32."""
 
 
 class Store:
@@ -42,13 +46,9 @@ class Store:
         self.folder, self.index_sha256 = Path(folder), index_sha256
         self.index = verify(self.folder, index_sha256=index_sha256)
         self.num_mels = int(self.index["front_end"]["num_mels"])
-        table = self._table("shard", "first_frame", "num_frames")
-        shard = table["shard"].to_numpy()
-        self.rows = np.flatnonzero(shard >= 0)
-        self._shard = shard[self.rows]
-        self._first_frame = table["first_frame"].to_numpy()[self.rows]
-        self.num_frames = table["num_frames"].to_numpy()[self.rows]
-        self._maps: dict[int, np.ndarray] = {}
+        columns = np.load(self.folder / "clips.npy", mmap_mode="r").view(np.ndarray)
+        self.rows, self._shard, self._first_frame, self.num_frames = columns
+        self._maps: dict[int, tuple[mmap.mmap, np.ndarray]] = {}
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -56,12 +56,12 @@ class Store:
     @cached_property
     def clip_ids(self) -> np.ndarray:
         """Name of each clip, as in the manifest; read when first asked for."""
-        return self._table("clip")["clip"].to_numpy()[self.rows]
+        names = pq.read_table(self.folder / "clips.parquet", columns=["clip"])["clip"]
+        return names.to_numpy()[self.rows]
 
     def clip(self, index: int) -> np.ndarray:
         """All frames of a clip: a read-only view (T, F), float16."""
-        first = self._first_frame[index]
-        return self._map(int(self._shard[index]))[first : first + self.num_frames[index]]
+        return self._frames(index, 0, int(self.num_frames[index]))
 
     def crops(self, indices: np.ndarray, starts: np.ndarray, num_frames: int) -> np.ndarray:
         """Parts of equal length of several clips; only their bytes are read.
@@ -81,22 +81,42 @@ class Store:
                 f"starts: got {starts[worst]} for {num_frames} frames of clip {indices[worst]}, "
                 f"allowed: 0 to {last[worst]}"
             )
-        crops = np.empty((len(indices), self.num_mels, num_frames), dtype=np.float16)
-        for crop, index, start in zip(crops, indices, starts, strict=True):
-            crop[:] = self.clip(index)[start : start + num_frames].T  # (F, T)
+        # All parts are asked for before the first is read, so the disk works on them together.
+        parts = [
+            self._frames(index, start, num_frames)
+            for index, start in zip(indices.tolist(), starts.tolist(), strict=True)
+        ]
+        crops = np.empty((len(parts), self.num_mels, num_frames), dtype=np.float16)
+        for crop, part in zip(crops, parts, strict=True):
+            crop[:] = part.T  # (F, T)
         return crops
 
-    def _map(self, shard: int) -> np.ndarray:
+    def _frames(self, index: int, start: int, num_frames: int) -> np.ndarray:
+        """A view of some frames of a clip; their bytes are asked for."""
+        mapped, frames = self._map(int(self._shard[index]))
+        first = int(self._first_frame[index]) + start
+        if hasattr(mmap, "MADV_WILLNEED"):
+            frame_bytes = self.num_mels * DTYPE.itemsize
+            begin = first * frame_bytes // mmap.PAGESIZE * mmap.PAGESIZE
+            end = (first + num_frames) * frame_bytes
+            mapped.madvise(mmap.MADV_WILLNEED, begin, end - begin)
+        return frames[first : first + num_frames]
+
+    def _map(self, shard: int) -> tuple[mmap.mmap, np.ndarray]:
+        """A shard's memory map and its content (frames, F)."""
         if shard not in self._maps:
             path = self.folder / self.index["shards"][shard]["file"]
             if not path.exists():
                 raise FileNotFoundError(_missing(path))
-            flat = np.memmap(path, dtype=DTYPE, mode="r")
-            self._maps[shard] = flat.reshape(-1, self.num_mels)  # (frames, F)
+            with path.open("rb") as file:
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            if hasattr(mmap, "MADV_RANDOM"):
+                # Otherwise the system reads far more than the crop: measured on a cold 3 GB
+                # shard, 1.1 ms per crop against 0.15 ms with this and MADV_WILLNEED.
+                mapped.madvise(mmap.MADV_RANDOM)
+            frames = np.frombuffer(mapped, dtype=DTYPE).reshape(-1, self.num_mels)
+            self._maps[shard] = mapped, frames
         return self._maps[shard]
-
-    def _table(self, *columns: str) -> Any:
-        return pq.read_table(self.folder / "clips.parquet", columns=list(columns))
 
     def __reduce__(self) -> tuple:
         return _reopen, (self.folder, self.index_sha256)
@@ -122,12 +142,11 @@ def verify(
             f"run {_command(folder)}"
         )
     index = files.read_json(path)
-    table = {"file": "clips.parquet", "bytes": None, "sha256": index["clips_sha256"]}
-    for entry in [table, *index["shards"]]:
+    for entry in [*index["tables"], *index["shards"]]:
         part = folder / entry["file"]
         if not part.exists():
             raise FileNotFoundError(_missing(part))
-        if entry["bytes"] not in (None, size := part.stat().st_size):
+        if entry["bytes"] != (size := part.stat().st_size):
             raise ValueError(
                 f"{part}: got {size} bytes, the index says {entry['bytes']}; run {_command(folder)}"
             )

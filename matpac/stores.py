@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from matpac import datasets, files
-from matpac.clips import verify
+from matpac.clips import COLUMNS, verify
 from matpac.progress import Progress
 from matpac.shards import ShardJob, finished, plan_shards, write_shard
 from matpac.workers import Workers
@@ -119,19 +119,32 @@ def _write_index(
     table["excluded"] = manifest["excluded"].to_numpy()
     table.loc[used, "excluded"] = clips["problems"]
     table.loc[table["excluded"] != "", "shard"] = -1
-    files.write_table(folder / "clips.parquet", table)
+    tables = _write_tables(folder, table)
     excluded = table[table["excluded"] != ""]
     index = header | {
         "num_clips": len(table) - len(excluded),
         "num_frames": int(table["num_frames"].sum()),
         "sum": math.fsum(clips["sums"]),
         "sum_squares": math.fsum(clips["squares"]),
-        "clips_sha256": files.sha256(folder / "clips.parquet"),
+        "tables": tables,
         "shards": [part["entry"] for part in parts],
         "num_excluded": len(excluded),
         "excluded": excluded[["clip", "excluded"]].head(datasets.LISTED).to_dict("records"),
     }
     files.write_json(folder / "index.json", index)
+
+
+def _write_tables(folder: Path, table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Writes ``clips.parquet`` and ``clips.npy``; returns their names, sizes and checksums."""
+    paths = [folder / "clips.parquet", folder / "clips.npy"]
+    files.write_table(paths[0], table)
+    usable = table.assign(row=np.arange(len(table)))[table["excluded"] == ""]
+    with files.replacing(paths[1]) as temporary, temporary.open("wb") as file:
+        np.save(file, usable[list(COLUMNS)].to_numpy(np.int32).T.copy())  # (4, clips)
+    return [
+        {"file": path.name, "bytes": path.stat().st_size, "sha256": files.sha256(path)}
+        for path in paths
+    ]
 
 
 def _kept(folder: Path, key: str) -> dict[str, Any] | None:
