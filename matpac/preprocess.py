@@ -13,7 +13,7 @@ from typing import Any
 from matpac import config, datasets, files, stores
 from matpac.workers import Workers
 
-FEWEST_CLIPS = 200
+FEWEST_CLIPS = 500
 """Fewer are computed in this process within seconds, the time that other processes need to start.
 """
 FRONT_END = ("sample_rate", "window_ms", "hop_ms", "num_mels", "fmin_hz", "fmax_hz")

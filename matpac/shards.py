@@ -7,7 +7,6 @@ resumption: its bytes do not depend on the number of processes or on interruptio
 import hashlib
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,7 +68,8 @@ def write_shard(job: ShardJob) -> int:
     front_end = logmel.front_end(**job.front_end)
     found: dict[str, list] = {"num_frames": [], "sums": [], "squares": [], "problems": []}
     digest = hashlib.sha256()
-    with _one_thread(), files.replacing(job.shard) as temporary, temporary.open("wb") as file:
+    torch.set_num_threads(1)  # with another number, the last digits could differ
+    with files.replacing(job.shard) as temporary, temporary.open("wb") as file:
         for path, start_s, duration_s in job.clips:
             clip_sum, squares, num_frames, problem = [], [], 0, ""
             position = file.tell()
@@ -116,14 +116,3 @@ def finished(job: ShardJob) -> bool:
         return False
     part = files.read_json(job.part)
     return part["entry"]["bytes"] == job.shard.stat().st_size and not any(part["clips"]["problems"])
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """One thread per process; with another number, the last digits could differ."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

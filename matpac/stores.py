@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from matpac import datasets, files
 from matpac.clips import COLUMNS, verify
@@ -85,6 +86,7 @@ def _split_at_changes(rows: np.ndarray, shards: np.ndarray) -> list[np.ndarray]:
 
 
 def _write_missing(jobs: Iterator[ShardJob], name: str, num_clips: int, workers: Workers) -> None:
+    threads = torch.get_num_threads()  # write_shard changes it, perhaps in this process
     with Progress(num_clips, f"log-mel {name}", unit="clip") as progress:
 
         def missing() -> Iterator[ShardJob]:
@@ -94,8 +96,11 @@ def _write_missing(jobs: Iterator[ShardJob], name: str, num_clips: int, workers:
                 else:
                     yield job
 
-        for done in workers.map(write_shard, missing(), num_items=num_clips):
-            progress.update(done)
+        try:
+            for done in workers.map(write_shard, missing(), num_items=num_clips):
+                progress.update(done)
+        finally:
+            torch.set_num_threads(threads)
 
 
 def _write_index(
@@ -156,6 +161,7 @@ def _kept(folder: Path, key: str) -> dict[str, Any] | None:
     except (FileNotFoundError, ValueError) as error:
         print(f"made again: {error}")
         return None
+    shutil.rmtree(_old(folder), ignore_errors=True)  # if the run that made this one was killed
     return index if index["fingerprint"] == key else None
 
 
@@ -172,7 +178,7 @@ def _swap(building: Path, folder: Path) -> None:
 
     Killed in between, ``building`` is still whole and the next run finishes this.
     """
-    old = folder.with_name(f"{folder.name}.old")
+    old = _old(folder)
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
         folder.replace(old)
@@ -180,3 +186,8 @@ def _swap(building: Path, folder: Path) -> None:
     shutil.rmtree(folder / "parts")
     (folder / "plan.json").unlink()
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _old(folder: Path) -> Path:
+    """The name that a store has while a newer one takes its place."""
+    return folder.with_name(f"{folder.name}.old")

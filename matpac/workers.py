@@ -16,6 +16,9 @@ from typing import TypeVar
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
+JOBS_AT_AN_EXECUTOR = 2000
+"""Jobs that wait or run at an executor from outside, whose number of workers is not known."""
+
 
 class Workers:
     """Processes that are started when first needed and ended with the ``with`` block.
@@ -50,10 +53,11 @@ class Workers:
             yield from map(function, jobs)
             return
         in_flight: deque = deque()
+        window = 4 * self.count if self.executor is None else JOBS_AT_AN_EXECUTOR
         try:
             for job in jobs:
                 in_flight.append(executor.submit(function, job))
-                if len(in_flight) >= 4 * self.count:
+                if len(in_flight) >= window:
                     yield in_flight.popleft().result()
             while in_flight:
                 yield in_flight.popleft().result()

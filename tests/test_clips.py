@@ -183,6 +183,39 @@ def test_interrupted_store_is_continued(
     assert content(store_folder) == content(whole)
 
 
+@pytest.mark.usefixtures("small_shards")
+def test_killed_before_the_exchange(
+    corpus: Corpus, store_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    corpus.build(store_folder)
+    before = content(store_folder)
+    corpus.manifest.loc[0, "sha256"] = "another file"
+    with monkeypatch.context() as patch:
+        patch.setattr(stores, "_swap", killed)
+        with pytest.raises(KeyboardInterrupt):
+            corpus.build(store_folder)
+    assert content(store_folder) == before
+    monkeypatch.setattr(stores, "write_shard", killed)  # nothing is left to compute
+    index, made = corpus.build(store_folder)
+    assert made and verify(store_folder, checksums=True) == index
+
+
+def test_audio_is_made_mono_and_resampled(corpus: Corpus, store_folder: Path) -> None:
+    wave = np.random.default_rng(5).uniform(-0.5, 0.5, (19200, 2))
+    soundfile.write(corpus.folder / "a.wav", wave, 96000)  # 0.2 s
+    corpus.manifest.loc[0, "duration_s"] = 0.2
+    corpus.build(store_folder)
+    samples, _ = soundfile.read(corpus.folder / "a.wav", dtype="float32")
+    mono = logmel.resample(torch.from_numpy(samples.mean(axis=1)), 96000, 16000)
+    assert Store(store_folder).num_frames[0] == 18  # 1 + (3200 - 400) // 160
+    np.testing.assert_allclose(
+        Store(store_folder).clip(0), logmel.log_mel(mono).T.numpy(), rtol=2e-3
+    )
+
+
 def test_unchanged_store_is_kept_and_a_changed_one_made_anew(
     corpus: Corpus, store_folder: Path, capsys: pytest.CaptureFixture
 ) -> None:
