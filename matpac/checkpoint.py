@@ -10,6 +10,7 @@ up as an uninterrupted run's.
 
 import csv
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -96,12 +97,26 @@ class Checkpoints:
     def cut_logs(self, step: int) -> None:
         """Drops log rows of ``step`` and later: they are about to be made again."""
         for path in self.folder.glob("*.csv"):
-            header, *rows = path.read_text().splitlines(keepends=True)
             # A line without its end was being written when the process died.
-            kept = [r for r in rows if r.endswith("\n") and int(r.split(",", 1)[0]) < step]
+            whole = [r for r in path.read_text().splitlines(keepends=True) if r.endswith("\n")]
+            kept = [r for r in whole[1:] if int(r.split(",", 1)[0]) < step]
+            if not kept:
+                path.unlink()  # with its header, which may be missing too
+                continue
             temporary = path.with_suffix(".tmp")
-            temporary.write_text("".join([header, *kept]))
+            temporary.write_text("".join([whole[0], *kept]))
             temporary.replace(path)
 
     def _states(self) -> list[Path]:
         return sorted(self.folder.glob(STATE))
+
+
+def main() -> None:
+    """Removes all training states of the profile in ``params.yaml``."""
+    folder = config.bulk(config.load()) / "checkpoints"
+    shutil.rmtree(folder, ignore_errors=True)
+    print(f"removed {folder}")
+
+
+if __name__ == "__main__":
+    main()

@@ -20,7 +20,7 @@ def import_closure(module: str) -> list[str]:
         path = waiting.pop()
         if path not in found:
             found.add(path)
-            waiting += _imports(path)
+            waiting += imports(path)
     return sorted(path.relative_to(PACKAGE).as_posix() for path in found)
 
 
@@ -32,7 +32,7 @@ def code_digest(module: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def _imports(path: Path) -> list[Path]:
+def imports(path: Path) -> list[Path]:
     """Files of this library that a file imports."""
     modules = []
     for node in ast.walk(ast.parse(path.read_text())):

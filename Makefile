@@ -1,0 +1,48 @@
+# Two commands: `make repro` and `make test`. Each sets up .venv first and is safe to run again.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Stage commands find their tools through the PATH; the index address is the user's own setting.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export DVC_NO_ANALYTICS := 1
+# Waiting threads sleep: spinning ones slow a shared machine down several times.
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.PHONY: help setup repro test notebooks lock use lint clean-checkpoints
+help:               ## Lists the commands
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/' | expand -t 22
+
+setup: $(VENV)/.ready  ## Makes .venv with everything in requirements.txt
+$(VENV)/.ready: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 12) else "matpac needs Python 3.11 or 3.12, but $(PYTHON) is %d.%d; try make PYTHON=python3.12" % v)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-build-isolation --no-deps -e .
+	@touch $@
+
+repro: setup        ## Regenerates every table and figure of the profile in params.yaml
+	@$(BIN)/python -m matpac.config
+	$(BIN)/dvc repro
+	@$(BIN)/python -m matpac.minutes
+
+test: setup         ## All tests, notebooks included
+	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest --nbval notebooks
+
+notebooks: setup    ## Re-executes the notebooks at smoke size and saves them in canonical form
+	$(BIN)/python tests/canonical.py
+
+lint: setup         ## Formats and checks the code
+	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+lock: setup         ## Refreshes requirements.txt from pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
+	  --extra test --no-emit-index-url --no-header --output-file requirements.txt pyproject.toml
+
+PROFILE ?= mini
+use: setup          ## Switches the profile: make use PROFILE=paper (and back: PROFILE=mini)
+	$(BIN)/python -m matpac.profiles $(PROFILE)
+
+clean-checkpoints:  ## Removes all training states of the active profile
+	$(BIN)/python -m matpac.checkpoint

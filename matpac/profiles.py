@@ -1,0 +1,63 @@
+"""Switches the profile: ``params.yaml`` is set aside under its profile's name, another takes over.
+
+``python -m matpac.profiles paper`` renames ``params.yaml`` to ``params.mini.yaml`` and
+``params.paper.yaml`` to ``params.yaml``; edits of either are kept. Every path of the pipeline holds
+the profile, so nothing that is up to date runs again.
+"""
+
+import sys
+from pathlib import Path
+
+import yaml
+
+from matpac import config
+
+
+def use(profile: str, root: Path) -> str:
+    """Makes ``profile`` the active one.
+
+    Args:
+        profile: name; ``params.<profile>.yaml`` must exist below ``root`` unless it is active.
+    Returns: what was done, in words.
+    Raises: FileNotFoundError naming the profiles there are; ValueError if a file holds another
+        profile than its name says, or setting the active one aside would overwrite a file.
+    """
+    active, wanted = root / "params.yaml", root / f"params.{profile}.yaml"
+    current = _profile(active)
+    if current == profile:
+        return f"params.yaml is the profile {profile} already"
+    if not wanted.exists():
+        others = sorted(p.name.split(".")[1] for p in root.glob("params.*.yaml"))
+        raise FileNotFoundError(
+            f"{wanted}: no such profile, allowed: {', '.join([current, *others])}"
+        )
+    if _profile(wanted) != profile:
+        raise ValueError(f"{wanted}: holds the profile {_profile(wanted)!r}, allowed: {profile!r}")
+    config.load(wanted)
+    aside = root / f"params.{current}.yaml"
+    if aside.exists():
+        raise ValueError(f"{aside} exists and would be overwritten; move one of the two away")
+    active.rename(aside)
+    wanted.rename(active)
+    return f"params.yaml is now the profile {profile}; {current} is kept in {aside.name}"
+
+
+def _profile(path: Path) -> str:
+    return str(yaml.safe_load(path.read_text())["profile"])
+
+
+def main() -> int:
+    """Command line: the profile's name."""
+    if len(sys.argv) != 2:
+        print("usage: python -m matpac.profiles PROFILE", file=sys.stderr)
+        return 2
+    try:
+        print(use(sys.argv[1], config.root()))
+    except (ValueError, FileNotFoundError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
