@@ -23,16 +23,20 @@ FEWEST_FILES = 1000
 PLAYERS = ("midirenderer", "pretty_midi")
 
 
-def fetch(params: config.FetchParams, *, executor: Executor | None = None) -> dict[str, Any]:
+def fetch(
+    params: config.FetchParams | dict[str, Any], *, executor: Executor | None = None
+) -> dict[str, Any]:
     """Runs the stage for the data sets that are corpora or tasks of the profile.
 
     Args:
+        params: the sections of `matpac.config.FetchParams`.
         executor: checks audio files in place of own processes, see `matpac.workers`.
     Returns: name -> the information written beside its manifest.
     Raises: ValueError naming the clips of each data set of which more than
         ``logmel.max_bad_fraction`` cannot be used, and for a CSV that does not fit;
         FileNotFoundError for a missing folder or CSV.
     """
+    params = config.parse(config.FetchParams, params)
     folder = config.small(params) / "manifests"
     infos, problems = {}, []
     processes = Workers(

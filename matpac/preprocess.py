@@ -19,15 +19,19 @@ FEWEST_CLIPS = 500
 FRONT_END = ("sample_rate", "window_ms", "hop_ms", "num_mels", "fmin_hz", "fmax_hz")
 
 
-def preprocess(params: config.LogmelParams, *, executor: Executor | None = None) -> dict[str, Any]:
+def preprocess(
+    params: config.LogmelParams | dict[str, Any], *, executor: Executor | None = None
+) -> dict[str, Any]:
     """Runs the stage for the data sets that are corpora or tasks of the profile.
 
     Args:
+        params: the sections of `matpac.config.LogmelParams`.
         executor: computes shards in place of own processes, see `matpac.workers`.
     Returns: {"stores": name -> index, "pretraining": content of ``pretraining.json``}.
     Raises: FileNotFoundError naming the ``fetch`` stage if a manifest is missing; ValueError naming
         the clips of a data set of which more than ``logmel.max_bad_fraction`` cannot be used.
     """
+    params = config.parse(config.LogmelParams, params)
     if "tasks" in params.datasets:
         raise ValueError(
             "datasets: got the name 'tasks', which is a folder of this stage, allowed: others"
