@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import scipy.fft
 import soundfile
-from scipy.signal import resample_poly
 
 from matpac.corpus.synthesis import SAMPLE_RATE, Signal, place, samples
 
@@ -24,12 +24,13 @@ SOUNDFONT_RATE = 48_000  # midirenderer renders at this rate only
 NOTE_S = 1.8  # length of a recorded note; longer notes of a phrase end here
 RELEASE_S = 0.15  # fade of a note that ends before its recording
 GRID = 6  # semitones between recorded notes
+MIDDLE_C = 60
 LOWEST, HIGHEST = 30, 90  # recorded range; GRID divides both
 
 _FIRST_KIT = 128
 KITS = (0, 8, 16, 24, 25, 40)  # standard, room, power, electronic, TR-808, brush
 KICK, SNARE, CLAP, CLOSED_HAT, OPEN_HAT, CRASH, RIDE = 36, 38, 39, 42, 46, 49, 51
-LOW_TOM, HIGH_TOM, RIM, TAMBOURINE, COWBELL, SPLASH = 45, 50, 37, 54, 56, 55
+RIM, TAMBOURINE, SPLASH = 37, 54, 55
 
 
 class Note(NamedTuple):
@@ -68,6 +69,8 @@ def render_note(
 ) -> Signal:
     """One note from the synthesizer, without its reverberation and chorus.
 
+    A few presets have no sample for some keys; those are played an octave nearer to middle C.
+
     Args:
         program: 0-127, or drum_kit(k).
         pitch: MIDI key 0-127.
@@ -83,9 +86,21 @@ def render_note(
     midi = _note_midi(program, pitch, velocity, hold_s, duration_s)
     wave = midirenderer.render_wave_from(soundfont, midi)
     stereo, _ = soundfile.read(io.BytesIO(wave), dtype="float32", always_2d=True)
-    mono = resample_poly(stereo.mean(axis=1), 1, SOUNDFONT_RATE // SAMPLE_RATE)
-    length = samples(duration_s)
-    return np.pad(mono[:length], (0, max(0, length - len(mono))))  # last tick may round down
+    mono = (stereo[:, 0] + stereo[:, 1]) / 2
+    if not mono.any() and program < _FIRST_KIT:
+        nearer = pitch - 12 if pitch > MIDDLE_C else pitch + 12
+        return render_note(program, nearer, velocity=velocity, hold_s=hold_s, duration_s=duration_s)
+    return _decimate(mono, samples(duration_s))
+
+
+def _decimate(signal: Signal, num_samples: int) -> Signal:
+    """From SOUNDFONT_RATE to SAMPLE_RATE: the lower part of the spectrum, rolled off from 7.5 kHz."""
+    factor = SOUNDFONT_RATE // SAMPLE_RATE
+    size = scipy.fft.next_fast_len(num_samples + samples(0.02), real=True)  # no wrap to the start
+    spectrum = scipy.fft.rfft(signal, factor * size)[: size // 2 + 1]
+    hz = np.linspace(0.0, SAMPLE_RATE / 2, len(spectrum), dtype=np.float32)
+    spectrum *= np.clip((8000 - hz) / 500, 0.0, 1.0) / factor
+    return scipy.fft.irfft(spectrum, size)[:num_samples]
 
 
 def _note_midi(program: int, pitch: int, velocity: int, hold_s: float, duration_s: float) -> bytes:

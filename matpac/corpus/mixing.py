@@ -2,7 +2,7 @@
 
 The log-mel front end takes log(power + 1.19e-7) without any normalisation of clips, so digital
 silence would sit 12 nats below speech-level sound and dominate every statistic. A noise floor of
--75 to -50 dBFS, as recordings have, keeps silence a sound among others.
+-66 to -46 dBFS, as recordings have, keeps silence a sound among others.
 """
 
 import numpy as np
@@ -23,7 +23,7 @@ from matpac.corpus.synthesis import (
 
 ROOM_S = 0.4  # longest reverberation kept
 LEVEL_DB = (-32.0, -16.0)  # RMS of a clip, dB relative to full scale
-FLOOR_DB = (-75.0, -50.0)  # RMS of the noise floor
+FLOOR_DB = (-66.0, -46.0)  # RMS of the noise floor
 
 
 def active_rms(signal: Signal) -> float:
@@ -79,7 +79,7 @@ def record(
 
 def _floor(take: Generator, num_samples: int) -> Signal:
     level = amplitude(take.uniform(*FLOOR_DB))
-    return noise(take, num_samples, slope_db=take.uniform(-4.0, 0.0)) * np.float32(level)
+    return noise(take, num_samples, slope_db=take.uniform(-3.0, 0.0)) * np.float32(level)
 
 
 def to_pcm(signal: Signal) -> NDArray[np.int16]:

@@ -15,10 +15,9 @@ from concurrent.futures import Executor, ProcessPoolExecutor
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import soundfile
 
 from matpac.corpus.instruments import soundfont_path
@@ -26,6 +25,9 @@ from matpac.corpus.layout import Recipe
 from matpac.corpus.recipes import recipe_of
 from matpac.corpus.synthesis import SAMPLE_RATE
 from matpac.progress import Progress
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FINGERPRINT = "corpus.json"  # in every folder of clips: what made them
 _CHUNK = 20  # clips a worker takes at a time
@@ -51,7 +53,7 @@ def render(
     seed: int,
     workers: int | Executor = 1,
     sample_rate: int = SAMPLE_RATE,
-) -> tuple[pd.DataFrame, dict[str, Any]]:
+) -> "tuple[pd.DataFrame, dict[str, Any]]":
     """Renders a data set of the embedded corpus.
 
     Files of an earlier call are kept if the folder's fingerprint says that the same code, seed and
@@ -69,6 +71,8 @@ def render(
         ValueError: unknown recipe, too few clips for its classes and folds, or another rate.
         ModuleNotFoundError: midirenderer or pretty_midi is not installed.
     """
+    import pandas as pd  # here, so that workers start without it
+
     made = recipe_of(recipe)
     _check(made, num_clips=num_clips, seed=seed, workers=workers, sample_rate=sample_rate)
     folder.mkdir(parents=True, exist_ok=True)

@@ -67,22 +67,27 @@ def fsd50k(seed: int, slot: Slot) -> Clip:
     return Clip(record(mix, take, take), [float(i in chosen) for i in range(len(FSD50K))], "")
 
 
+def recording_of(name: str, slot: Slot) -> str:
+    """The source recording of a clip in a task with folds: TAKES clips of one fold share it."""
+    return f"{name}-{slot.fold}-{slot.number // TAKES}"
+
+
 def esc50(seed: int, slot: Slot) -> Clip:
     """One class for five seconds; clips of one source recording stay in one fold."""
     name = ESC50[slot.lead]
-    group = f"{name}-{slot.fold}-{slot.number // TAKES}"
+    group = recording_of(name, slot)
     source = stream(seed, "esc50", group)
     take = stream(seed, "esc50", slot.index)
     signal = at_level(sound(name, source, take, CLIP_S), 0.0)
     hum = noise(take, len(signal), 20, 8000, source.uniform(-5.0, 0.0))
-    mix = signal + hum * np.float32(10.0 ** source.uniform(-2.0, -0.7))
+    mix = signal + hum * np.float32(10.0 ** source.uniform(-1.5, -0.4))
     return Clip(record(mix, source, take), slot.lead, group)
 
 
 def us8k(seed: int, slot: Slot) -> Clip:
     """One class at -6 to +8 dB against another sound; ten folds of source recordings."""
     name = US8K[slot.lead]
-    group = f"{name}-{slot.fold}-{slot.number // TAKES}"
+    group = recording_of(name, slot)
     source = stream(seed, "us8k", group)
     take = stream(seed, "us8k", slot.index)
     other = _BACKGROUNDS[int(source.integers(len(_BACKGROUNDS)))]

@@ -113,10 +113,12 @@ def buzz(hz: float | NDArray[np.float64], num_samples: int, sharpness: float) ->
     Returns: (S,), roughly unit peak.
     """
     steps = np.broadcast_to(np.asarray(hz, np.float64) / SAMPLE_RATE, (num_samples,))
-    angle = (2 * np.pi * (np.cumsum(steps) % 1.0)).astype(np.float32)
-    # sum over k >= 1 of r^(k-1) sin(k angle) = sin(angle) / (1 - 2 r cos(angle) + r^2)
-    wave = np.sin(angle) / (1.0 - 2.0 * sharpness * np.cos(angle) + sharpness**2)
-    return (wave * np.float32(1.0 - sharpness**2)).astype(np.float32)
+    half = (np.pi * (np.cumsum(steps) % 1.0)).astype(np.float32)
+    # The series sum over k >= 1 of r^(k-1) sin(k a) is sin(a) / (1 - 2 r cos(a) + r^2). In half
+    # angles its denominator does not cancel, so that CPUs whose sines differ in the last bit agree.
+    sine, cosine = np.sin(half), np.cos(half)
+    wave = 2.0 * sine * cosine / ((1.0 - sharpness) ** 2 + 4.0 * sharpness * sine**2)
+    return (wave * (1.0 - sharpness**2)).astype(np.float32)
 
 
 def decay(num_samples: int, tau_s: float, attack_s: float = 0.001) -> Signal:
