@@ -139,10 +139,14 @@ def task_scores(params: ProbeParams, features: Features, task: str) -> pd.DataFr
 
 
 def target_array(manifest: pd.DataFrame, kind: str) -> np.ndarray:
-    """Class indices (N,), or 1, 0 or NaN (not observed) per label, (N, C)."""
+    """Class indices (N,), or 1, 0 or NaN (not observed) per label, (N, C).
+
+    OpenMIC's labels are likelihoods; at least one half is positive, as its authors have it.
+    """
     if kind == "multiclass":
         return manifest["label"].to_numpy(np.int64, copy=True)
-    return np.stack(manifest["labels"].to_list()).astype(np.float32)
+    likelihoods = np.stack(manifest["labels"].to_list()).astype(np.float32)
+    return np.where(np.isnan(likelihoods), np.nan, likelihoods >= 0.5).astype(np.float32)
 
 
 def open_store(params: ProbeParams, task: str) -> Store:
