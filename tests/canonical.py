@@ -5,7 +5,6 @@ and saves them: a fixed kernel name, no timings, no paths, execution counts from
 when a notebook was saved in another form.
 """
 
-import os
 import sys
 import tempfile
 from pathlib import Path
@@ -63,7 +62,6 @@ def main() -> None:
     """Re-executes the named notebooks, or all."""
     names = sys.argv[1:] or sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
     with tempfile.TemporaryDirectory() as root:
-        os.environ["MATPAC_DATA"] = ""
         smoke.prepare(Path(root))
         for name in names:
             print(name, flush=True)

@@ -22,19 +22,14 @@ def sections() -> dict:
     return yaml.safe_load(SMOKE_YAML.read_text())
 
 
-def prepare(root: Path) -> None:
-    """Runs all stages below ``root`` and points MATPAC_ROOT there.
-
-    Training states and embeddings are removed again: a notebook that trains really trains.
-    """
+def run_stages(params: config.Params) -> None:
+    """Every stage of the pipeline, in this process."""
     from matpac.fetch import fetch
     from matpac.figures import figures
     from matpac.preprocess import preprocess
     from matpac.pretrain import pretrain
     from matpac.probe import probe
 
-    os.environ |= {"MATPAC_ROOT": str(root), "MATPAC_PROGRESS": "silent"}
-    params = config.parse(config.Params, sections(), source=str(SMOKE_YAML))
     with contextlib.redirect_stdout(io.StringIO()):
         fetch(params)
         preprocess(params)
@@ -43,5 +38,15 @@ def prepare(root: Path) -> None:
         for encoder in [*params.runs, *params.encoders]:
             probe(encoder, params)
         figures(params)
+
+
+def prepare(root: Path) -> None:
+    """Runs all stages below ``root`` and points MATPAC_ROOT there.
+
+    Training states and embeddings are removed again: a notebook that trains really trains.
+    """
+    os.environ |= {"MATPAC_ROOT": str(root), "MATPAC_PROGRESS": "silent", "MATPAC_DATA": ""}
+    params = config.parse(config.Params, sections(), source=str(SMOKE_YAML))
+    run_stages(params)
     for folder in ("checkpoints", "embeddings"):
         shutil.rmtree(config.bulk(params) / folder)

@@ -1,0 +1,191 @@
+"""What ``dvc repro`` runs, and what it leaves alone, in a copy of the project at smoke size.
+
+Two profiles stand in for the real ones: ``mini`` has the smoke parameters, ``paper`` a folder of
+audio with a CSV. The stages are run in this process and recorded with ``dvc commit``; what changes
+then is run for real, notebooks included.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import yaml
+
+from matpac import config
+
+import smoke
+
+ROOT = Path(__file__).parents[1]
+COPIED = ["dvc.yaml", ".dvcignore", ".gitignore", "matpac", "notebooks", "Makefile"]
+pytestmark = pytest.mark.slow
+
+
+def dvc(project: Path, *arguments: str, check: bool = True) -> str:
+    """Output of a DVC command, as a user of .venv would run it."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MATPAC_")}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", *arguments],
+        cwd=project,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert not check or done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def ran(output: str) -> list[str]:
+    """The stages that ``dvc repro`` ran."""
+    return re.findall(r"Running stage '([^']+)'", output)
+
+
+def paper_sections(folder: Path) -> dict:
+    """Smoke sections on a folder of noisy tones, two classes in two folds."""
+    audio = folder / "audio"
+    audio.mkdir()
+    rows = []
+    for i in range(24):
+        tone = np.sin(2 * np.pi * (300 + 900 * (i % 2)) * np.arange(32000) / 16000)
+        noise = np.random.default_rng(i).normal(0, 0.05, 32000)
+        soundfile.write(audio / f"{i}.wav", 0.3 * tone + noise, 16000)
+        rows.append({"filename": f"{i}.wav", "class": "ab"[i % 2], "fold": 1 + i // 12})
+    pd.DataFrame(rows).to_csv(folder / "clips.csv", index=False)
+    sections = smoke.sections() | {"profile": "paper", "corpora": {"tones": 2.0}}
+    sections["datasets"] = {
+        "tones": {
+            "source": "folder",
+            "audio": str(audio),
+            "csv": str(folder / "clips.csv"),
+            "labels": "class",
+            "kind": "multiclass",
+            "fold": "fold",
+        }
+    }
+    sections["tasks"] = ["tones"]
+    sections["runs"] = {"base": {"label": "MATPAC"}}
+    return sections
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project with both profiles up to date, ``mini`` active."""
+    project = tmp_path_factory.mktemp("project")
+    for name in COPIED:
+        source = ROOT / name
+        ignore = shutil.ignore_patterns("__pycache__")
+        copy = shutil.copyfile if source.is_file() else shutil.copytree
+        copy(source, project / name, **({} if source.is_file() else {"ignore": ignore}))
+    for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
+        subprocess.run(command, cwd=project, check=True)
+    (project / ".dvc" / "config").write_text((ROOT / ".dvc" / "config").read_text())
+    sections = smoke.sections() | {"profile": "mini"}
+    sections["runs"] = {name: sections["runs"][name] for name in ("base", "alpha1")}
+    sections["tasks"] = ["nsynth", "esc50"]
+    outside = tmp_path_factory.mktemp("recordings")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MATPAC_ROOT", str(project))
+        patch.setenv("MATPAC_PROGRESS", "silent")
+        patch.delenv("MATPAC_DATA", raising=False)
+        for given in (paper_sections(outside), sections):
+            smoke.run_stages(config.parse(config.Params, given))
+            (project / "params.yaml").write_text(yaml.safe_dump(given, sort_keys=False))
+            dvc(project, "commit", "--force")
+            (project / "params.yaml").rename(project / f"params.{given['profile']}.yaml")
+    (project / "params.mini.yaml").rename(project / "params.yaml")
+    return project
+
+
+@pytest.fixture
+def edit(project: Path):
+    """Changes ``params.yaml`` for one test."""
+    path = project / "params.yaml"
+    before = path.read_text()
+
+    def change(**sections: object) -> None:
+        path.write_text(yaml.safe_dump(yaml.safe_load(before) | sections, sort_keys=False))
+
+    yield change
+    path.write_text(before)
+
+
+def test_a_second_repro_runs_nothing_and_is_quick(project: Path) -> None:
+    start = time.monotonic()
+    output = dvc(project, "repro")
+    assert ran(output) == [], output
+    assert time.monotonic() - start < 10
+
+
+def test_switching_profiles_and_back_runs_nothing(project: Path) -> None:
+    use = [sys.executable, "-m", "matpac.profiles"]
+    for profile, stages in (("paper", {"pretrain@paper-base"}), ("mini", {"probe@mini-alpha1"})):
+        subprocess.run([*use, profile], cwd=project, check=True, env=clean_environment())
+        assert stages <= set(dvc(project, "stage", "list", "--name-only").split())
+        assert ran(dvc(project, "repro")) == []
+    assert config.load(project / "params.yaml").profile == "mini"
+
+
+def clean_environment() -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if not k.startswith("MATPAC_")}
+
+
+def test_every_mistake_is_named_before_anything_runs(project: Path, edit) -> None:
+    runs = {"base": {}, "alpha1": {"objective": {"alpa": 1.0}}}
+    probe = smoke.sections()["probe"] | {"repeats": "five"}
+    edit(runs=runs, probe=probe)
+    output = dvc(project, "repro", check=False)
+    assert "runs.alpha1.objective.alpa: unknown key" in output
+    assert "probe.repeats: Input should be a valid integer, got 'five'" in output
+    assert "Executing" not in output, "a notebook was started"
+
+
+def test_a_failed_stage_leaves_the_error_and_no_output(project: Path, edit) -> None:
+    sections = yaml.safe_load((project / "params.yaml").read_text())
+    edit(model=sections["model"] | {"crop_frames": 1600})  # longer than any clip
+    output = dvc(project, "repro", "pretrain@mini-base", check=False)
+    assert "the pretraining corpora hold no clip as long as a crop" in output
+    executed = project / "data" / "mini" / "executed" / "03_pretrain-base.ipynb"
+    assert "the pretraining corpora hold no clip" in executed.read_text()
+    assert not (project / "data" / "mini" / "pretrain" / "base").exists()
+    edit()
+    assert "pretrain@mini-base" not in ran(dvc(project, "repro", "pretrain@mini-base"))
+    assert (project / "data" / "mini" / "pretrain" / "base").exists(), "restored from the cache"
+
+
+def test_one_more_task_leaves_every_pretraining_alone(project: Path, edit) -> None:
+    before = (project / "data" / "mini" / "logmel" / "pretraining.json").read_bytes()
+    edit(tasks=["nsynth", "esc50", "fsd50k"])
+    assert ran(dvc(project, "repro", "logmel@mini")) == ["fetch@mini", "logmel@mini"]
+    assert (project / "data" / "mini" / "logmel" / "pretraining.json").read_bytes() == before
+    status = dvc(project, "status")
+    assert "probe@mini-base" in status and "pretrain@" not in status
+    edit()
+    # Back to two tasks: the run cache has both stages' results.
+    assert set(ran(dvc(project, "repro"))) <= {"fetch@mini", "logmel@mini"}
+
+
+def test_an_edited_overlay_reruns_that_run_its_probe_and_the_figures(project: Path, edit) -> None:
+    runs = yaml.safe_load((project / "params.yaml").read_text())["runs"]
+    changed = runs["alpha1"] | {"objective": {"alpha": 0.9}}
+    edit(runs=runs | {"alpha1": changed})
+    output = dvc(project, "repro")
+    assert ran(output) == ["pretrain@mini-alpha1", "probe@mini-alpha1", "figures@mini"]
+    assert "pretrain alpha1: 100%" in output, "progress reaches the terminal"
+
+
+def test_metrics_and_plots_are_readable(project: Path) -> None:
+    metrics = dvc(project, "metrics", "show")
+    assert "teacher_kl" in metrics and "probe/base.json" in metrics
+    page = dvc(project, "plots", "show", "--out", "plots")
+    assert "index.html" in page
+    text = (project / "plots" / "index.html").read_text()
+    for column in ("total_loss", "teacher_kl", "prototypes_in_use"):
+        assert column in text
