@@ -3,28 +3,28 @@
 In reading order; a module imports only from modules above it (a test holds it to that):
 
     progress      a bar, lines or silence for long work
+    provenance    which source files decide a result
     sections      the sections of params.yaml as typed objects
     config        reads and validates params.yaml; overlays of runs; where things lie
     profiles      switches between params.yaml and another profile
     minutes       how long each stage took
-    provenance    which source files decide a result
     distributed   several processes or one; the only importer of torch.distributed
     files         files that appear complete or not at all
+    tables        CSV tables of folders of audio
     workers       processes for preparing data
     corpus        the embedded corpus: sampled instruments, synthesised environments, seven tasks
     audio         reads audio files, and says what is wrong with one
-    audit         which files of a data set can be used
-    tables        CSV tables of folders of audio
     datasets      manifests: one row per clip, with its split or fold and labels
+    audit         which files of a data set can be used
     folders       a folder of audio plus a CSV -> manifest
-    fetch         STAGE: audio and manifests of every data set
+    fetch         STAGE fetch: audio and manifests of every data set
     logmel        waveform (B, S) -> log-mel (B, F, T); normalisation
     clips         stored log-mels, memory-mapped
     shards        one file of a store
     stores        a data set's store, built by several processes
     preprocess    STAGE logmel: stores, and the constants of the pretraining corpora
-    patches       log-mel (B, F, T) -> tokens (B, 1 + N, D) with 2-D positions
     masking       N patches -> V visible + M masked
+    patches       log-mel (B, F, T) -> tokens (B, 1 + N, D) with 2-D positions
     encoder       ViT blocks
     predictor     visible latents -> latents of the masked patches
     heads         latents -> K prototypes; centering and sharpening
@@ -37,18 +37,21 @@ In reading order; a module imports only from modules above it (a test holds it t
     diagnostics   is it collapsing?
     batches       which crops and masks an update sees
     checkpoint    training states that survive
-    pretrain      STAGE: the loop
+    pretrain      STAGE pretrain: the loop
     metrics       accuracy and macro mAP
     problems      folds, repeats and validation parts of a task
     stacked       linear layers side by side
     linear        linear probes, many at once
-    probe         STAGE: scores of an encoder on every task
+    probe         STAGE probe: scores of an encoder on every task
     statistics    means and confidence intervals
     paper         the values that the paper reports
-    report        Tables I, II, III and Fig. 2
+    typeset       a table as Markdown, LaTeX and CSV
+    captions      who is in a table, and what is said beneath it
+    report        Tables I, II, III
+    plots         Fig. 2
     collapse      the story of the diagnostics over runs
     looking       pictures and sounds for notebooks
-    figures       STAGE: all tables and figures of a profile
+    figures       STAGE figures: all tables and figures of a profile
 """
 
 from importlib import import_module

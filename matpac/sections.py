@@ -210,12 +210,18 @@ class Run(Section):
     """One pretraining: only what differs from the base sections."""
 
     label: str | None = None
-    """How tables call it."""
+    """Its name as a row of Table II; None: not a row there."""
     seeds: Annotated[list[Natural], Field(min_length=1)] | None = None
     """Trained once per seed; None: the seed of the pretrain section."""
     model: dict[str, Any] = {}
     objective: dict[str, Any] = {}
     pretrain: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.seeds and len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds: got {self.seeds}, allowed: each once")
+        return self
 
 
 class EncoderConfig(Section):

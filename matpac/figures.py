@@ -1,0 +1,121 @@
+"""The ``figures`` stage: Tables I to III, Fig. 2 and the collapse figure of one profile.
+
+Which run belongs where follows from what it changes: a run that differs from the base in ``alpha``
+alone is a column of Table III, in ``num_prototypes`` alone a point of Fig. 2; a run with a label is
+a row of Table II, as is every encoder that is only probed. Only names in ``runs`` and ``encoders``
+are read, so removing one removes it here.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from matpac import collapse, config, datasets, files
+from matpac.captions import Provenance, RowSpec
+from matpac.config import FiguresParams, ResolvedRun
+from matpac.plots import figure2
+from matpac.report import write_tables
+
+
+def figures(params: FiguresParams | dict[str, Any]) -> list[Path]:
+    """Writes all tables and figures to ``figures/<profile>/``, the same bytes for the same results.
+
+    Args:
+        params: the sections of `matpac.config.FiguresParams`.
+    Returns: the files.
+    Raises: ValueError for bad parameters; FileNotFoundError naming the stage that has not run.
+    """
+    params = config.parse(FiguresParams, params)
+    out = config.root() / "figures" / params.profile
+    rows = [*(run_row(params, run) for run in params.runs), *encoder_rows(params)]
+    provenance = make_provenance(params, steps=rows[list(params.runs).index("base")].steps)
+    scores = pd.concat([read_scores(params, row.encoder) for row in rows], ignore_index=True)
+    infos = {task: datasets.load(params, task)[1] for task in params.tasks}
+    write_tables(scores, infos, rows, provenance, out)
+    figure2(scores, rows, provenance, out)
+    logs = collapse.load(params.profile)
+    described = {
+        "profile": provenance.profile,
+        "corpus": provenance.corpus,
+        "parameters": provenance.parameters,
+    }
+    collapse.figure(logs[logs["run"].isin(list(params.runs))], out, described)
+    return sorted(out.iterdir())
+
+
+def run_row(params: FiguresParams, run: str) -> RowSpec:
+    """How tables and figures show a trained run."""
+    resolved = config.resolve(params, run)
+    changes = differences(config.resolve(params, "base"), resolved)
+    label = params.runs[run].label
+    return RowSpec(
+        encoder=run,
+        label=label or run,
+        training_data=", ".join(corpus["name"] for corpus in pretraining(params)["corpora"]),
+        alpha=resolved.objective.alpha,
+        num_prototypes=resolved.model.num_prototypes,
+        steps=num_steps(params, run),
+        table2=label is not None,
+        table3=changes <= {"objective.alpha"} and resolved.objective.alpha > 0,
+        figure2=changes <= {"model.num_prototypes"},
+    )
+
+
+def encoder_rows(params: FiguresParams) -> list[RowSpec]:
+    """The encoders that are only probed."""
+    return [RowSpec(encoder=name, label=e.label) for name, e in params.encoders.items()]
+
+
+def differences(base: ResolvedRun, run: ResolvedRun) -> set[str]:
+    """Dotted names of what a run changes; not the number of epochs, which tables mark instead."""
+    return {
+        f"{section}.{key}"
+        for section, values in run.model_dump().items()
+        for key, value in values.items()
+        if value != getattr(getattr(base, section), key)
+    } - {"pretrain.epochs"}
+
+
+def num_steps(params: FiguresParams, run: str) -> int:
+    """Updates of a finished run. Raises: FileNotFoundError naming the stage that has not run."""
+    path = config.small(params) / "logs" / run / f"seed_{config.seeds(params, run)[0]}" / "log.csv"
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: missing; run the stage pretrain@{params.profile}-{run}")
+    with path.open() as file:
+        return sum(1 for _ in file) - 1
+
+
+def read_scores(params: FiguresParams, name: str) -> pd.DataFrame:
+    """Scores of a run or encoder on the tasks of the profile."""
+    path = config.small(params) / "probe" / name / "scores.csv"
+    if not path.exists():
+        stage = "probe" if name in params.runs else "probe_only"
+        raise FileNotFoundError(f"{path}: missing; run the stage {stage}@{params.profile}-{name}")
+    scores = pd.read_csv(path)
+    return scores[scores["task"].isin(params.tasks)]
+
+
+def pretraining(params: FiguresParams) -> dict[str, Any]:
+    """What the ``logmel`` stage says of the pretraining corpora."""
+    path = config.small(params) / "logmel" / "pretraining.json"
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: missing; run the stage logmel@{params.profile}")
+    return files.read_json(path)
+
+
+def make_provenance(params: FiguresParams, *, steps: int | None) -> Provenance:
+    """Profile, corpora with their sizes, and a hash of every parameter behind the results."""
+    hop_s = 0.001 * pretraining(params)["front_end"]["hop_ms"]
+    described = [
+        f"{corpus['name']} ({corpus['num_clips']:,} clips, "
+        f"{corpus['num_frames'] * hop_s / 3600:,.1f} h)"
+        for corpus in pretraining(params)["corpora"]
+    ]
+    deciding = params.model_dump(exclude={"storage"})
+    return Provenance(
+        profile=params.profile,
+        corpus=" + ".join(described),
+        parameters=config.digest(deciding)[:8],
+        steps=steps,
+    )
