@@ -8,7 +8,6 @@ Shapes: B clips of this process, F mel bins, T frames of a crop, N patches.
 """
 
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -60,7 +59,7 @@ class Sampler:
         self.epoch_length = sum(round(len(u) * w) for u, w in zip(usable, weights, strict=True))
         if self.epoch_length == 0:
             raise ValueError("the pretraining corpora hold no clip as long as a crop")
-        self._epoch = lru_cache(maxsize=2)(self._make_epoch)
+        self._made: dict[int, np.ndarray] = {}
 
     def clips(self, first: int, count: int) -> np.ndarray:
         """(count, 2) pairs corpus, clip at positions ``first``, ... of the endless order."""
@@ -71,6 +70,12 @@ class Sampler:
             of_epoch = epochs == epoch
             picked[of_epoch] = self._epoch(int(epoch))[positions[of_epoch] % self.epoch_length]
         return picked
+
+    def _epoch(self, epoch: int) -> np.ndarray:
+        """The order of one epoch, (epoch_length, 2); the last two are kept."""
+        if epoch not in self._made:
+            self._made = dict(list(self._made.items())[-1:]) | {epoch: self._make_epoch(epoch)}
+        return self._made[epoch]
 
     def _make_epoch(self, epoch: int) -> np.ndarray:
         random = generator(self.seed, ORDER, epoch)
@@ -123,8 +128,17 @@ class Batches(Dataset):
         self.sampler = Sampler(usable, [c.weight for c in corpora], seed=seed)
 
     def steps(self, epochs: float) -> int:
-        """Whole updates in so many epochs."""
-        return int(epochs * self.sampler.epoch_length / self.batch_size)
+        """Whole updates in so many epochs.
+
+        Raises: ValueError if there is not even one.
+        """
+        steps = int(epochs * self.sampler.epoch_length / self.batch_size)
+        if epochs and not steps:
+            raise ValueError(
+                f"pretrain.batch_size: got {self.batch_size}, allowed: at most the clips of "
+                f"{epochs:g} epoch(s), {int(epochs * self.sampler.epoch_length)}"
+            )
+        return steps
 
     def __getitem__(self, update: int) -> Batch:
         """This process's part of an update."""

@@ -144,14 +144,14 @@ def _name_problems(sections: dict[str, Any]) -> list[str]:
     datasets, runs, encoders = (_keys(sections.get(s)) for s in ("datasets", "runs", "encoders"))
     problems = []
     for section in ("corpora", "tasks"):
-        names = list(sections.get(section) or []) if datasets else []
+        names = _names(sections.get(section)) if datasets else []
         problems += [
             f"{section}: got {name!r}, allowed: the names of datasets ({', '.join(datasets)})"
             for name in names
             if name not in datasets
         ]
         problems += [f"{section}: {n!r} is named twice" for n in set(names) if names.count(n) > 1]
-    for name in sections.get("tasks") or []:
+    for name in _names(sections.get("tasks")):
         dataset = sections["datasets"].get(name) if name in datasets else None
         is_folder = isinstance(dataset, dict) and dataset.get("source") == "folder"
         if is_folder and dataset.get("kind") is None:
@@ -186,6 +186,11 @@ def _validation_problems(resolved: dict[str, Any]) -> list[str]:
     except ValidationError as error:
         return _problems(error)
     return []
+
+
+def _names(section: object) -> list[str]:
+    """Names in a list or mapping; what is of another type is validation's to report."""
+    return [n for n in section if isinstance(n, str)] if isinstance(section, list | dict) else []
 
 
 def _keys(section: object) -> list[str]:

@@ -66,20 +66,24 @@ def latent_spread(predicted: Tensor, target: Tensor) -> list[Tensor]:
     """Mean standard deviation per dimension, then effective rank, of predicted and target."""
     covariances = [covariance(latents.float().flatten(0, 1)) for latents in (predicted, target)]
     stds = [c.diagonal().clamp(min=0).sqrt().mean() for c in covariances]
-    return stds + [effective_rank(c) for c in covariances]
+    return [s.float() for s in stds] + [effective_rank(c) for c in covariances]
 
 
 def covariance(vectors: Tensor) -> Tensor:
-    """Of (n, D) vectors of every process, around their common mean: (D, D)."""
-    mean = distributed.all_mean(vectors.mean(dim=0))
-    second = distributed.all_mean(vectors.T @ vectors / len(vectors))
-    return second - mean[:, None] * mean
+    """Of (n, D) vectors of every process, around their common mean: (D, D), float64."""
+    # In float32 the rounding of collapsed latents would look like a spread in all dimensions.
+    vectors = vectors.double()
+    centred = vectors - distributed.all_mean(vectors.mean(dim=0))
+    return distributed.all_mean(centred.T @ centred / len(vectors))
 
 
 def effective_rank(covariance: Tensor) -> Tensor:
-    """exp of the entropy of the normalised singular values of the centred vectors (1 to D)."""
+    """exp of the entropy of the normalised singular values of the centred vectors (1 to D).
+
+    Vectors that differ by less than float32's rounding (1e-6 in all) count as one point: 1.
+    """
     singular = torch.linalg.eigvalsh(covariance.double()).clamp(min=0).sqrt()
-    share = singular / singular.sum().clamp(min=1e-12)
+    share = singular / singular.sum().clamp(min=1e-6)
     return torch.special.entr(share).sum().exp().float()
 
 

@@ -267,11 +267,12 @@ def train(job: Job) -> dict[str, Any]:
             writer.add(step, at, trainer.step(batch, step, at, measure=measure))
             progress.update(note=writer.note)
             due = time.monotonic() - saved >= pretrain.checkpoint_every_s
-            if main and (due or last or interrupted()):
+            stop = interrupted()
+            if main and (due or last or stop):
                 writer.flush()
                 checkpoints.save(trainer.state() | {"step": step + 1}, step + 1)
                 saved = time.monotonic()
-            if interrupted():
+            if stop:
                 raise KeyboardInterrupt(f"{job.name}: stopped after step {step}; state saved")
     writer.flush()
     return finish(job, trainer, checkpoints, batches, total_steps) if main else {}
@@ -307,6 +308,8 @@ def resume(job: Job, trainer: Trainer, checkpoints: Checkpoints) -> int:
     """Loads the newest state, if there is one, and says so. Returns: the step to go on with."""
     state = checkpoints.load()
     main = distributed.rank() == 0
+    if main:
+        checkpoints.cut_logs(state["step"] if state else 0)
     if state is None:
         if main and (others := checkpoints.others()):
             print(
@@ -316,7 +319,6 @@ def resume(job: Job, trainer: Trainer, checkpoints: Checkpoints) -> int:
         return 0
     trainer.load_state(state)
     if main:
-        checkpoints.cut_logs(state["step"])
         print(f"{job.name}: resuming at step {state['step']}")
     return state["step"]
 
