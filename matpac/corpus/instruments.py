@@ -94,7 +94,7 @@ def render_note(
 
 
 def _decimate(signal: Signal, num_samples: int) -> Signal:
-    """From SOUNDFONT_RATE to SAMPLE_RATE: the lower part of the spectrum, rolled off from 7.5 kHz."""
+    """From SOUNDFONT_RATE to SAMPLE_RATE: the lower spectrum, rolled off from 7.5 kHz."""
     factor = SOUNDFONT_RATE // SAMPLE_RATE
     size = scipy.fft.next_fast_len(num_samples + samples(0.02), real=True)  # no wrap to the start
     spectrum = scipy.fft.rfft(signal, factor * size)[: size // 2 + 1]

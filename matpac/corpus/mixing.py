@@ -68,7 +68,7 @@ def record(
     spectrum = scipy.fft.rfft(signal, size) * scipy.fft.rfft(_room(source), size)
     low_hz, high_hz = log_uniform(source, 20, 150), log_uniform(source, 3500, 16_000)
     slope_db = source.uniform(-tilt_db, tilt_db)
-    spectrum *= band_gain(len(spectrum), low_hz, high_hz, slope_db).astype(np.float32)
+    spectrum *= band_gain(len(spectrum), low_hz, high_hz, slope_db)
     heard = scipy.fft.irfft(spectrum, size)[:num_samples]
     peak = float(np.max(np.abs(heard)))
     level = amplitude(take.uniform(*LEVEL_DB))

@@ -36,21 +36,21 @@ def log_uniform(rng: Generator, low: float, high: float) -> float:
     return float(low * (high / low) ** rng.random())
 
 
-def band_gain(
-    num_bins: int, low_hz: float, high_hz: float, slope_db: float = 0.0
-) -> NDArray[np.float64]:
+def band_gain(num_bins: int, low_hz: float, high_hz: float, slope_db: float = 0.0) -> Signal:
     """Amplitude response of a soft band-pass (second-order skirts) with a tilt.
 
     Args:
-        num_bins: bins of the spectrum, from 0 Hz to half the sample rate.
+        num_bins: bins of the spectrum, from 0 Hz to half the sample rate; at least 2.
         low_hz, high_hz: corners, where the skirts have fallen by 3 dB.
         slope_db: tilt in dB per octave around 1 kHz; -3 turns white noise pink.
     Returns: gains, (num_bins,); the bin of 0 Hz is always 0.
     """
-    hz = np.linspace(0.0, SAMPLE_RATE / 2, num_bins)
+    hz = np.linspace(0.0, SAMPLE_RATE / 2, num_bins, dtype=np.float32)
     hz[0] = hz[1]
-    gain = (hz / 1000.0) ** (slope_db / 6.02) if slope_db else np.ones(num_bins)
-    gain /= np.sqrt(1.0 + (low_hz / hz) ** 4) * np.sqrt(1.0 + (hz / high_hz) ** 4)
+    below, above = np.square(np.float32(low_hz) / hz), np.square(hz / np.float32(high_hz))
+    gain = 1.0 / np.sqrt((1.0 + below * below) * (1.0 + above * above))
+    if slope_db:
+        gain *= (hz / 1000.0) ** np.float32(slope_db / 6.02)
     gain[0] = 0.0
     return gain
 
@@ -67,7 +67,7 @@ def noise(
     num_bins = size // 2 + 1
     white = rng.standard_normal((num_bins, 2), dtype=np.float32)
     spectrum = white.view(np.complex64)[:, 0]
-    spectrum *= band_gain(num_bins, low_hz, high_hz, slope_db).astype(np.float32)
+    spectrum *= band_gain(num_bins, low_hz, high_hz, slope_db)
     return unit_rms(scipy.fft.irfft(spectrum, size)[:num_samples])
 
 
@@ -75,7 +75,7 @@ def band(signal: Signal, low_hz: float, high_hz: float, slope_db: float = 0.0) -
     """The signal through the zero-phase band-pass of ``band_gain``, same length."""
     size = scipy.fft.next_fast_len(len(signal), real=True)
     spectrum = scipy.fft.rfft(signal, size)
-    spectrum *= band_gain(len(spectrum), low_hz, high_hz, slope_db).astype(np.float32)
+    spectrum *= band_gain(len(spectrum), low_hz, high_hz, slope_db)
     return scipy.fft.irfft(spectrum, size)[: len(signal)]
 
 
