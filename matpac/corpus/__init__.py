@@ -2,10 +2,10 @@
 
 Music is mixed from notes of the General-MIDI SoundFont that pretty_midi carries, environmental
 sounds are synthesised, all from one seed. Reading order: synthesis (noise, tones, envelopes),
-instruments (sampled notes), phrases and grooves (what is played), textures, events and environment
-(what is not music), mixing (levels, room, noise floor), layout (splits and folds), music,
-soundscapes and pretraining (the recipes' clips), recipes (the table of them), render (files and
-manifests).
+instruments (sampled notes), phrases and grooves (what is played), textures, events, voices and
+environment (what is not music), mixing (levels, room, noise floor), layout (splits and folds),
+music, soundscapes and pretraining (the recipes' clips), recipes (the table of them), render (files
+and manifests).
 """
 
 from matpac.corpus.recipes import RECIPES

@@ -1,11 +1,11 @@
-"""The environmental sounds by name; see textures.py and events.py for how each is made."""
+"""The environmental sounds by name; see textures.py, events.py and voices.py."""
 
 from collections.abc import Callable
 from types import MappingProxyType
 
 from numpy.random import Generator
 
-from matpac.corpus import events, textures
+from matpac.corpus import events, textures, voices
 from matpac.corpus.synthesis import Signal
 
 SoundGenerator = Callable[[Generator, Generator, int], Signal]
@@ -27,23 +27,23 @@ _GENERATORS: tuple[SoundGenerator, ...] = (
     textures.water_drops,
     textures.wind,
     events.alarm,
-    events.birds,
+    voices.birds,
     events.car_horn,
-    events.cat,
-    events.children,
+    voices.cat,
+    voices.children,
     events.church_bells,
     events.clock_tick,
-    events.crow,
-    events.dog,
+    voices.crow,
+    voices.dog,
     events.door_knock,
     events.footsteps,
-    events.frogs,
+    voices.frogs,
     events.glass,
     events.gun_shot,
     events.keyboard_typing,
-    events.rooster,
+    voices.rooster,
     events.siren,
-    events.sneeze,
+    voices.sneeze,
 )
 
 SOUNDS = MappingProxyType({generator.__name__: generator for generator in _GENERATORS})

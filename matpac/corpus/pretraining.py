@@ -26,10 +26,9 @@ SHARES = {"music": 0.40, "phrase": 0.15, "environment": 0.35, "mixed": 0.10}
 def pretraining(seed: int, slot: Slot) -> Clip:
     """One clip of the kind its number draws."""
     take = stream(seed, "pretraining", slot.index)
-    draw, kinds = take.random(), {"music": _music, "phrase": _phrase, "environment": _environment}
-    edges = np.cumsum(list(SHARES.values()))
-    kind = tuple(SHARES)[min(int(np.searchsorted(edges, draw, side="right")), len(SHARES) - 1)]
-    return Clip(record(kinds.get(kind, _mixed)(take), take, take), None, "")
+    makers = {"music": _music, "phrase": _phrase, "environment": _environment, "mixed": _mixed}
+    kind = str(take.choice(tuple(SHARES), p=tuple(SHARES.values())))
+    return Clip(record(makers[kind](take), take, take), None, "")
 
 
 def _phrase(take: Generator) -> Signal:
@@ -62,5 +61,5 @@ def _environment(take: Generator) -> Signal:
 
 def _mixed(take: Generator) -> Signal:
     """Music heard in a place: a phrase and an environmental sound."""
-    place_ = at_level(sound(str(choose(take, tuple(SOUNDS))), take, take, CLIP_S), 0.0)
-    return place_ + at_level(_phrase(take), take.uniform(-6.0, 6.0))
+    place = at_level(sound(str(choose(take, tuple(SOUNDS))), take, take, CLIP_S), 0.0)
+    return place + at_level(_phrase(take), take.uniform(-6.0, 6.0))
