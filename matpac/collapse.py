@@ -30,13 +30,7 @@ RUNS = {
 }
 """Runs of the inspection, in the order shown, and what the figure calls them."""
 
-COLOURS = {
-    "base": "#000000",
-    "no_sharpening": "#0072B2",
-    "no_centering": "#D55E00",
-    "neither": "#B3609A",
-    "alpha0": "#009E73",
-}
+COLOURS = dict(zip(RUNS, ("#000000", "#0072B2", "#D55E00", "#B3609A", "#009E73"), strict=True))
 """From Okabe and Ito's palette, which readers of every kind of colour vision can tell apart."""
 
 SUMMARY = {
@@ -134,7 +128,7 @@ def plot(logs: pd.DataFrame, runs: Sequence[str] = tuple(RUNS), *, note: str = "
         figure = plt.figure(figsize=(7.16, 4.5), layout="constrained")
         top, bottom = figure.subfigures(2, 1, height_ratios=[1, 1.12], hspace=0.04)
         panels = top.subplots(1, len(present), sharex=True, sharey=True, squeeze=False)
-        _entropies(panels[0], logs, present)
+        _entropies(panels[0], logs[logs["run"].isin(present)], present)
         for axes, column in zip(bottom.subplots(1, len(TITLES)), TITLES, strict=True):
             _compare(axes, logs, present, column)
         if note:
@@ -211,23 +205,25 @@ def _entropies(panels: "Sequence[Axes]", logs: pd.DataFrame, runs: Sequence[str]
             panel.plot(part["epoch"], single, color=colour, lw=1.2, ls=(0, (2, 1)))
         ceiling = float(np.log(part["num_prototypes"].iloc[0]))
         panel.axhline(ceiling, color="0.5", lw=0.7, ls=":")
-        panel.set(title=RUNS.get(run, run), xlabel="epoch", xlim=(0, None), ylim=(0, None))
+        panel.set(title=RUNS.get(run, run), xlabel="epoch", xlim=(0, None))
         panel.title.set_color(colour)
+    panels[0].set_ylim(0, 1.12 * np.log(logs["num_prototypes"].max()))  # room above ln K
     panels[0].set_ylabel("entropy of the teacher's\ndistributions (nats)")
     _explain(panels[0], logs[logs["run"] == runs[0]])
 
 
 def _explain(panel: "Axes", part: pd.DataFrame) -> None:
-    """Names the lines of one panel where there is room, near its right edge."""
-    last = part["epoch"].max()
-    end = part[part["epoch"] >= (1 - FINAL) * last]
-    texts = {
-        "ln K": (np.log(part["num_prototypes"].iloc[0]), "top", -0.05),
-        "of the mean": (end["teacher_entropy_of_mean"].max(), "bottom", 0.1),
-        "of single patches": (end["teacher_mean_entropy"].min(), "top", -0.1),
+    """Names the lines of one panel at its right edge, clear of what they do on the way there."""
+    last, ceiling = part["epoch"].max(), float(np.log(part["num_prototypes"].iloc[0]))
+    near = part[part["epoch"] >= 0.3 * last]
+    lines = {
+        "ln K": (ceiling, "bottom"),
+        "of the mean": (near["teacher_entropy_of_mean"].max(), "bottom"),
+        "of single patches": (near["teacher_mean_entropy"].min(), "top"),
     }
-    for text, (height, side, shift) in texts.items():
-        panel.text(last, height + shift, text, ha="right", va=side, fontsize=6.5, color="0.25")
+    for text, (height, side) in lines.items():
+        gap = 0.02 * ceiling * (1 if side == "bottom" else -1)
+        panel.text(last, height + gap, text, ha="right", va=side, fontsize=6.5, color="0.25")
 
 
 def _compare(axes: "Axes", logs: pd.DataFrame, runs: Sequence[str], column: str) -> None:
