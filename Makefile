@@ -8,7 +8,7 @@ export DVC_NO_ANALYTICS := 1
 # Waiting threads sleep: spinning ones slow a shared machine down several times.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help setup repro test notebooks lock use lint clean-checkpoints
+.PHONY: help setup repro test esc10 notebooks lock use lint clean-checkpoints
 help:               ## Lists the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/' | expand -t 22
 
@@ -29,6 +29,10 @@ repro: setup        ## Regenerates every table and figure of the profile in para
 test: setup         ## All tests, notebooks included
 	$(BIN)/python -m pytest tests
 	$(BIN)/python -m pytest --nbval notebooks
+
+esc10: setup        ## Pretrains and probes on real recordings: make esc10 FOLDER=/path/to/ESC-10
+	@test -d "$(FOLDER)/audio" || { echo 'FOLDER: got "$(FOLDER)", needed: a folder with audio/ and meta/esc10.csv'; exit 1; }
+	ESC10="$(abspath $(FOLDER))" $(BIN)/python -m matpac.profiles esc10 -- $(MAKE) repro
 
 notebooks: setup    ## Re-executes the notebooks at smoke size and saves them in canonical form
 	$(BIN)/python tests/canonical.py

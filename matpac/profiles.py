@@ -2,9 +2,11 @@
 
 ``python -m matpac.profiles paper`` renames ``params.yaml`` to ``params.mini.yaml`` and
 ``params.paper.yaml`` to ``params.yaml``; edits of either are kept. Every path of the pipeline holds
-the profile, so nothing that is up to date runs again.
+the profile, so nothing that is up to date runs again. ``python -m matpac.profiles paper -- COMMAND``
+switches for one command only.
 """
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -46,13 +48,26 @@ def _profile(path: Path) -> str:
     return str(yaml.safe_load(path.read_text())["profile"])
 
 
-def main() -> int:
-    """Command line: the profile's name."""
-    if len(sys.argv) != 2:
-        print("usage: python -m matpac.profiles PROFILE", file=sys.stderr)
-        return 2
+def run_under(profile: str, command: list[str], root: Path) -> int:
+    """Runs a command with ``profile`` active, then restores what was; returns its exit status."""
+    before = _profile(root / "params.yaml")
+    print(use(profile, root))
     try:
-        print(use(sys.argv[1], config.root()))
+        return subprocess.run(command, cwd=root, check=False).returncode
+    finally:
+        print(use(before, root))
+
+
+def main(arguments: list[str]) -> int:
+    """Command line: the profile's name, and optionally ``--`` and a command."""
+    if not arguments or arguments[1:2] not in ([], ["--"]):
+        print("usage: python -m matpac.profiles PROFILE [-- COMMAND ...]", file=sys.stderr)
+        return 2
+    profile, command = arguments[0], arguments[2:]
+    try:
+        if command:
+            return run_under(profile, command, config.root())
+        print(use(profile, config.root()))
     except (ValueError, FileNotFoundError) as error:
         print(error, file=sys.stderr)
         return 1
@@ -60,4 +75,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
