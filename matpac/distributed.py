@@ -7,12 +7,17 @@ joins them.
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, record
+from torch.distributed.elastic.multiprocessing.errors import (
+    ChildFailedError,
+    ProcessFailure,
+    record,
+)
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from torch.nn.parallel import DistributedDataParallel
 
@@ -63,7 +68,8 @@ def launch(function: Callable[..., Any], *args: object, num_processes: int | Non
         function: importable from the library; one defined in a notebook cannot be sent.
         num_processes: on this machine; default: one per GPU.
     Returns: what it returned on the first process of this machine.
-    Raises: RuntimeError with the traceback of the process that failed first.
+    Raises: RuntimeError with the traceback of the process that failed first, and a line of each
+        that failed with it.
     """
     if "RANK" in os.environ:
         return _worker(function, *args)
@@ -82,8 +88,7 @@ def launch(function: Callable[..., Any], *args: object, num_processes: int | Non
     try:
         return elastic_launch(config, _worker)(function, *args)[0]
     except ChildFailedError as error:
-        failed, failure = error.get_first_failure()
-        raise RuntimeError(f"process {failed} failed: {_traceback(failure.message)}") from None
+        raise RuntimeError(_describe(error.failures)) from None
 
 
 @record
@@ -92,10 +97,26 @@ def _worker(function: Callable[..., Any], *args: object) -> Any:
     if torch.cuda.is_available():
         torch.cuda.set_device(device())
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    try:
-        return function(*args)
-    finally:
-        dist.destroy_process_group()
+    result = function(*args)
+    # Not after a failure: that makes the others fail before the cause is on record, or hangs.
+    dist.destroy_process_group()
+    return result
+
+
+def _describe(failures: dict[int, ProcessFailure]) -> str:
+    """Of several failed processes the first one's traceback, and the last line of the others'."""
+
+    # Torch records whole seconds, but the death of one fails the others within milliseconds.
+    def recorded(process: int) -> float:
+        path = Path(failures[process].error_file)
+        return path.stat().st_mtime if path.is_file() else float("inf")  # killed: no record
+
+    first, *others = sorted(failures, key=recorded)
+    lines = [f"process {first} failed: {_traceback(failures[first].message)}"]
+    for process in others:
+        last = _traceback(failures[process].message).strip().splitlines()[-1:]
+        lines.append(f"process {process} failed too: {' '.join(last)}")
+    return "\n".join(lines)
 
 
 def _traceback(message: Any) -> str:

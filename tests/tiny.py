@@ -96,7 +96,7 @@ def make_store(folder: Path, lengths: list[int], *, seed: int = 0) -> Store:
         wave = 0.3 * np.sin(2 * np.pi * (start + slope * seconds) * seconds)
         soundfile.write(audio / name, wave + random.normal(0, 0.01, len(wave)), 16000)
     manifest = pd.DataFrame({"clip": names, "path": names})
-    manifest["start_s"], manifest["duration_s"] = 0.0, np.array(lengths) / 100 + 1
+    manifest["start_s"], manifest["duration_s"] = 0.0, np.array(lengths) / 100 + 0.015
     manifest["sha256"], manifest["excluded"] = names, ""
     stores.build(
         manifest,

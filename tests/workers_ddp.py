@@ -1,0 +1,54 @@
+"""Functions that tests run in several processes: a spawned process imports them from here.
+
+What is slow to import is imported where it is used, for the functions that do without it.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from matpac import distributed
+
+if TYPE_CHECKING:
+    from matpac.pretrain import Job
+
+
+def some_updates(job: "Job", count: int) -> dict[str, Any]:
+    """Updates on this process's part of the batches. Returns: losses, diagnostics, all tensors."""
+    from matpac.pretrain import Plan, prepare
+
+    batches, trainer = prepare(job)
+    plan = Plan(job.run, batches.sampler.epoch_length / batches.batch_size, batches.steps(6))
+    measured = []
+    for step in range(count):
+        values = trainer.step(batches[step], step, plan.at(step), measure=True)
+        measured.append([*values.losses.tolist(), *values.collapse.tolist()])
+    state = trainer.state()
+    tensors = {
+        f"{part}.{name}": tensor.tolist()
+        for part in ("student", "teacher", "center")
+        for name, tensor in state[part].items()
+    }
+    return {"measured": measured, "tensors": tensors}
+
+
+def several_things(job: "Job", count: int, whole: "Job") -> dict[str, Any]:
+    """What needs two processes, at the price of one start."""
+    from matpac.pretrain import train
+
+    rank = float(distributed.rank())
+    return {
+        "world_size": distributed.world_size(),
+        "mean": distributed.all_mean(torch.tensor([1 + 2 * rank, -rank])).tolist(),
+        "wrapped": type(distributed.replicate(torch.nn.Linear(1, 1))).__name__,
+        "updates": some_updates(job, count),
+        "train": train(whole),
+    }
+
+
+def second_fails(message: str) -> None:
+    """The second process raises while the first one waits for it."""
+    if distributed.rank() == 1:
+        raise LookupError(message)
+    while True:
+        distributed.all_mean(torch.zeros(1))
