@@ -19,6 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -410,7 +411,8 @@ def pretrain(run: str, params: PretrainParams | dict[str, Any]) -> dict[str, dic
     """The ``pretrain`` stage: trains one run, once per seed.
 
     Writes, below ``data/<profile>``: ``pretrain/<run>/seed_<seed>/encoder.safetensors`` with its
-    ``.json``, ``logs/<run>/seed_<seed>/{log,diagnostics}.csv`` and ``metrics/pretrain/<run>.json``.
+    ``.json``, ``logs/<run>/seed_<seed>/{log,diagnostics}.csv``, ``metrics/pretrain/<run>.json``
+    and, for ``dvc plots``, ``plots/{losses,collapse}/<run>.csv`` of the first seed.
 
     Args:
         run: its name in ``runs``.
@@ -440,4 +442,15 @@ def pretrain(run: str, params: PretrainParams | dict[str, Any]) -> dict[str, dic
         )
         results[f"seed_{seed}"] = distributed.launch(train, job)
     files.write_json(small / "metrics" / "pretrain" / f"{run}.json", results)
+    logs = small / "logs" / run / f"seed_{seeds[0]}"
+    for log, kind in (("log", "losses"), ("diagnostics", "collapse")):
+        write_curve(logs / f"{log}.csv", small / "plots" / kind / f"{run}.csv")
     return results
+
+
+def write_curve(log: Path, out: Path, *, most: int = 1000) -> None:
+    """What ``dvc plots`` draws: a log averaged over equal stretches, at most ``most`` rows."""
+    columns = pd.read_csv(log) if log.exists() else pd.DataFrame({"step": []})
+    stretch = columns.index // max(1, -(-len(columns) // most))
+    with files.replacing(out) as temporary:
+        columns.groupby(stretch).mean().to_csv(temporary, index=False, float_format="%.6g")
