@@ -2,6 +2,7 @@
 
 import csv
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,18 @@ import workers_ddp
 from matpac import distributed
 
 UPDATES = 5
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Here and in the new processes: so small sums only lose time with more."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("MATPAC_PROGRESS", "silent")
+        yield
+    torch.set_num_threads(threads)
 
 
 def test_alone_everything_is_the_identity() -> None:
