@@ -85,8 +85,9 @@ def resolve(params: PretrainParams, run: str, *, seed: int | None = None) -> Res
 
 
 def seeds(params: PretrainParams, run: str) -> list[int]:
-    """The pretraining seeds of a run, in order."""
-    return params.runs[run].seeds or [resolve(params, run).pretrain.seed]
+    """The pretraining seeds of a run, in order. Raises: as `resolve`."""
+    resolved = resolve(params, run)
+    return params.runs[run].seeds or [resolved.pretrain.seed]
 
 
 def load(path: Path | None = None) -> Params:

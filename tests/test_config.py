@@ -1,0 +1,342 @@
+"""Parameters: valid ones load, overlays resolve, and one error names everything that is wrong."""
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from matpac import config
+from matpac.config import FetchParams, Params, PretrainParams, ProbeParams, ResolvedRun, parse
+
+TESTS = Path(__file__).parent
+PARAMETER_FILES = [TESTS / "smoke.yaml", *sorted(TESTS.parent.glob("params*.yaml"))]
+
+
+def smoke() -> dict[str, Any]:
+    return yaml.safe_load((TESTS / "smoke.yaml").read_text())
+
+
+def problems(sections: dict[str, Any], stage: type = Params) -> list[str]:
+    """The lines of the error, without its heading."""
+    with pytest.raises(ValueError, match=r"^parameters:\n") as error:
+        parse(stage, sections)
+    return [line.strip() for line in str(error.value).splitlines()[1:]]
+
+
+# -------------------------------------------------------------------------------- valid files
+
+
+@pytest.mark.parametrize("path", PARAMETER_FILES, ids=lambda path: path.name)
+def test_shipped_files_load_and_every_overlay_resolves(path: Path) -> None:
+    params = config.load(path)
+    assert "base" in params.runs
+    for run, overlay in params.runs.items():
+        resolved = config.resolve(params, run)
+        for section in ResolvedRun.model_fields:
+            base = getattr(params, section).model_dump()
+            ours = getattr(resolved, section).model_dump()
+            differing = {key: ours[key] for key in base if ours[key] != base[key]}
+            assert differing == getattr(overlay, section), "an overlay holds only what differs"
+        assert config.seeds(params, run)
+
+
+def test_base_is_the_sections_themselves() -> None:
+    params = parse(Params, smoke())
+    base = config.resolve(params, "base")
+    assert (base.model, base.objective, base.pretrain) == (
+        params.model,
+        params.objective,
+        params.pretrain,
+    )
+
+
+def test_an_overlay_changes_only_what_it_names() -> None:
+    params = parse(Params, smoke())
+    base = config.resolve(params, "base").model_dump()
+    base["objective"]["centering"] = "none"
+    base["objective"]["sharpening"] = False
+    assert config.resolve(params, "neither").model_dump() == base
+    base = config.resolve(params, "base").model_dump()
+    base["pretrain"]["seed"] = 7
+    assert config.resolve(params, "base", seed=7).model_dump() == base
+
+
+def test_seeds() -> None:
+    sections = smoke()
+    sections["runs"]["base"] = {"seeds": [5, 3]}
+    sections["runs"]["k8"]["pretrain"] = {"seed": 9}
+    params = parse(Params, sections)
+    assert [config.seeds(params, run) for run in ("base", "k8", "alpha1")] == [[5, 3], [9], [0]]
+    with pytest.raises(ValueError, match="run: got 'bse', allowed: base, "):
+        config.seeds(params, "bse")
+
+
+def test_a_stage_reads_its_sections_alone() -> None:
+    sections = smoke()
+    fetch = {name: sections[name] for name in FetchParams.model_fields}
+    assert list(parse(FetchParams, fetch).datasets) == list(sections["datasets"])
+    assert problems(sections, FetchParams) == [
+        f"{name}: unknown key" for name in sections if name not in FetchParams.model_fields
+    ]
+
+
+def test_valid_parameters_pass_through() -> None:
+    params = parse(Params, smoke())
+    assert parse(PretrainParams, params) is params
+
+
+def test_parameters_are_frozen() -> None:
+    params = parse(Params, smoke())
+    with pytest.raises(ValidationError, match="frozen"):
+        params.model.mask_ratio = 0.5
+    with pytest.raises(ValidationError, match="frozen"):
+        params.profile = "other"
+
+
+# -------------------------------------------------------------------------------- errors
+
+
+def test_one_error_names_everything() -> None:
+    sections = smoke()
+    del sections["model"]["patch_size"]
+    sections["model"]["patchsize"] = 16
+    sections["objective"]["alpha"] = 1.5
+    sections["pretrain"]["learning_rate"] = "1e-3"
+    sections["pretrain"]["epochs"] = True
+    sections["pretrain"]["precision"] = "float16"
+    sections["logmel"]["mean"] = -7.0
+    sections["probe"]["epochs"] = 2.5
+    sections["tasks"] += ["esc5"]
+    sections["encoders"]["k8"] = {"kind": "random", "label": "two things"}
+    sections["runs"]["Big-Run"] = {}
+    sections["surplus"] = {}
+    found = "\n".join(problems(sections))
+    for line in (
+        "model.patch_size: missing",
+        "model.patchsize: unknown key",
+        "objective.alpha: Input should be less than or equal to 1, got 1.5",
+        "pretrain.learning_rate: Input should be a valid number, got '1e-3' "
+        "(YAML reads a number like 1e-3 as text; write 1.0e-3)",
+        "pretrain.epochs: Input should be a valid number, got True",
+        "pretrain.precision: Input should be 'float32' or 'bfloat16', got 'float16'",
+        "logmel: mean and std are both numbers or both null",
+        "probe.epochs: Input should be a valid integer, got 2.5",
+        "tasks: got 'esc5', allowed: the names of datasets (embedded, nsynth, fsd50k, esc50)",
+        "'k8' is both in runs and in encoders",
+        "surplus: unknown key",
+    ):
+        assert line in found
+    assert "runs.Big-Run" in found and len(found.splitlines()) == 12
+
+
+@pytest.mark.parametrize(
+    ("section", "change", "line"),
+    [
+        ("model", {"crop_frames": 100}, "model: crop_frames is not a multiple of patch_size"),
+        (
+            "model",
+            {"encoder_width": 30, "encoder_heads": 4},
+            "model: encoder_width 30 is not a multiple of encoder_heads 4; "
+            "encoder_width 30 is not a multiple of 4 (2-D positions)",
+        ),
+        ("model", {"mask_ratio": 1.0}, "model.mask_ratio: Input should be less than 1, got 1.0"),
+        ("model", {"num_prototypes": 0}, "model.num_prototypes: Input should be greater than 0"),
+        ("pretrain", {"warmup_epochs": 5.0}, "pretrain: warmup_epochs is larger than epochs"),
+        ("pretrain", {"betas": [0.9]}, "pretrain.betas: List should have at least 2 items"),
+        ("pretrain", {"eps": float("nan")}, "pretrain.eps: Input should be"),
+        ("logmel", {"fmax_hz": 9000.0}, "logmel: fmin_hz < fmax_hz <= sample_rate / 2"),
+        (
+            "objective",
+            {"centering": "both"},
+            "objective.centering: Input should be '",
+        ),
+    ],
+)
+def test_impossible_values(section: str, change: dict, line: str) -> None:
+    sections = smoke()
+    sections[section] |= change
+    found = problems(sections)
+    assert len(found) == 1 and found[0].startswith(line)
+
+
+@pytest.mark.parametrize(
+    ("overlay", "lines"),
+    [
+        ({"objective": {"alfa": 0.5}}, ["runs.k8.objective.alfa: unknown key"]),
+        ({"objctive": {}}, ["runs.k8.objctive: unknown key"]),
+        ({"seeds": []}, ["runs.k8.seeds: List should have at least 1 item"]),
+        ({"seeds": [1, 1]}, ["runs.k8: seeds: got [1, 1], allowed: each once"]),
+        ({"model": {"crop_frames": 100}}, ["runs.k8.model: crop_frames is not a multiple"]),
+        (
+            {"model": {"encoder_heads": 5}, "pretrain": {"seed": -1, "eps": "1e-6"}},
+            [
+                "runs.k8.model: encoder_width 32 is not a multiple of encoder_heads 5",
+                "runs.k8.pretrain.eps: Input should be a valid number, got '1e-6' (YAML",
+                "runs.k8.pretrain.seed: Input should be greater than or equal to 0",
+            ],
+        ),
+    ],
+)
+def test_overlays_are_checked_before_anything_runs(overlay: dict, lines: list[str]) -> None:
+    sections = smoke()
+    sections["runs"]["k8"] = overlay
+    found = sorted(problems(sections))
+    assert len(found) == len(lines)
+    assert all(ours.startswith(line) for ours, line in zip(found, lines, strict=True))
+
+
+def test_a_bad_base_is_told_once_and_not_for_every_run() -> None:
+    sections = smoke()
+    sections["objective"]["alpha"] = -1.0
+    assert problems(sections) == [
+        "objective.alpha: Input should be greater than or equal to 0, got -1.0"
+    ]
+
+
+def test_names() -> None:
+    sections = smoke()
+    sections["runs"]["first"] = sections["runs"].pop("base")
+    sections["corpora"] = {"audioset": 1.0}
+    sections["tasks"] = ["nsynth", "nsynth"]
+    sections["datasets"]["own"] = {"source": "folder", "audio": "a", "csv": "b"}
+    allowed = "allowed: the names of datasets (embedded, nsynth, fsd50k, esc50, own)"
+    assert problems(sections) == [
+        f"corpora: got 'audioset', {allowed}",
+        "tasks: 'nsynth' is named twice",
+        "runs: no 'base', the reference of every comparison",
+    ]
+    sections = smoke()
+    sections["datasets"]["own"] = {"source": "folder", "audio": "a", "csv": "b"}
+    sections["tasks"] = ["own"]
+    assert problems(sections) == ["datasets.own.kind: missing, and 'own' is in tasks"]
+
+
+def test_folder_datasets() -> None:
+    sections = smoke()
+    own = {"source": "folder", "audio": "a", "csv": "b", "kind": "multiclass"}
+    sections["datasets"]["own"] = own
+    assert "kind is given, so labels (a column name) is needed" in problems(sections)[0]
+    own["labels"] = "class"
+    assert "needs either fold or split" in problems(sections)[0]
+    own["fold"] = own["split"] = "part"
+    assert "needs either fold or split" in problems(sections)[0]
+    del own["split"]
+    assert parse(Params, sections).datasets["own"].fold == "part"
+    own["source"] = "web"
+    assert problems(sections)[0].startswith("datasets.own: ")
+
+
+def places(value: object, path: tuple = ()) -> Iterator[tuple]:
+    """Paths of all entries below a value."""
+    entries = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, below in entries:
+        yield (*path, key)
+        if isinstance(below, dict | list):
+            yield from places(below, (*path, key))
+
+
+def test_no_mistyped_entry_passes_or_crashes() -> None:
+    """Any entry replaced by something of a wrong type gives the error that lists problems."""
+    valid = smoke()
+    for path in places(valid):
+        for wrong in ([[1]], {"a": [None]}, object()):
+            sections = copy.deepcopy(valid)
+            owner: Any = sections
+            for key in path[:-1]:
+                owner = owner[key]
+            owner[path[-1]] = wrong
+            with pytest.raises(ValueError, match=r"^parameters:\n"):
+                parse(Params, sections)
+
+
+# -------------------------------------------------------------------------------- files
+
+
+def test_files_that_are_no_parameters(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    with pytest.raises(FileNotFoundError, match=r"params\.yaml: no such parameter file"):
+        config.load(path)
+    path.write_text("a: [1\n")
+    with pytest.raises(ValueError, match=r"params\.yaml: not valid YAML"):
+        config.load(path)
+    path.write_text("- a\n")
+    with pytest.raises(ValueError, match=r"params\.yaml: got list, allowed: a mapping"):
+        config.load(path)
+    path.write_text("profile: mini\n")
+    with pytest.raises(ValueError, match=r"(?s)params\.yaml:\n.*  model: missing"):
+        config.load(path)
+
+
+def test_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr("sys.argv", ["config", str(TESTS / "smoke.yaml")])
+    assert config.main() == 0
+    bad = tmp_path / "params.yaml"
+    bad.write_text("profile: Mini\n")
+    monkeypatch.setattr("sys.argv", ["config", str(bad)])
+    assert config.main() == 1
+    assert "  profile: String should match pattern" in capsys.readouterr().err
+    monkeypatch.setattr("sys.argv", ["config"])
+    monkeypatch.setenv("MATPAC_ROOT", str(tmp_path / "nowhere"))
+    assert config.main() == 1
+
+
+# -------------------------------------------------------------------------------- where things lie
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project without any variable set; the working directory lies deep inside."""
+    for name in ("MATPAC_ROOT", "MATPAC_DATA"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "project/notebooks").mkdir(parents=True)
+    (tmp_path / "project/dvc.yaml").touch()
+    monkeypatch.chdir(tmp_path / "project/notebooks")
+    return tmp_path / "project"
+
+
+def common(storage: str | None = None) -> config.Common:
+    return config.Common(profile="mini", storage=storage)
+
+
+def test_root(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert config.root() == project
+    monkeypatch.setenv("MATPAC_ROOT", str(tmp_path / "else" / ".." / "other"))
+    assert config.root() == tmp_path / "other"
+    monkeypatch.delenv("MATPAC_ROOT")
+    (project / "dvc.yaml").unlink()
+    with pytest.raises(FileNotFoundError, match=r"no dvc\.yaml in .* set MATPAC_ROOT"):
+        config.root()
+
+
+def test_small_and_bulk(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("SCRATCH", str(tmp_path / "scratch"))
+    assert config.small(common("/bulk")) == project / "data/mini"
+    for storage, expected in (
+        (None, project / "data/mini"),
+        ("big", project / "big/mini"),
+        ("/bulk", Path("/bulk/mini")),
+        ("~/bulk", tmp_path / "home/bulk/mini"),
+        ("$SCRATCH/bulk", tmp_path / "scratch/bulk/mini"),
+        ("${SCRATCH}", tmp_path / "scratch/mini"),
+    ):
+        assert config.bulk(common(storage)) == expected
+    for variable, expected in (("/fast", Path("/fast/mini")), ("~/x", tmp_path / "home/x/mini")):
+        monkeypatch.setenv("MATPAC_DATA", variable)
+        assert config.bulk(common("/bulk")) == expected
+    monkeypatch.setenv("MATPAC_DATA", "")
+    assert config.bulk(common("/bulk")) == Path("/bulk/mini")
+
+
+def test_digest() -> None:
+    assert config.digest({"a": 1, "b": [1.5, None]}) == config.digest({"b": [1.5, None], "a": 1})
+    params = parse(ProbeParams, {n: smoke()[n] for n in ProbeParams.model_fields})
+    assert config.digest(params.model) == config.digest(params.model.model_dump())
+    values = [1, 1.5, "1", [1], {"a": 1}, {"a": 2}, None]
+    assert len({config.digest(value) for value in values}) == len(values)
