@@ -6,8 +6,12 @@ joins them.
 """
 
 import os
+import signal
+import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -68,8 +72,8 @@ def launch(function: Callable[..., Any], *args: object, num_processes: int | Non
         function: importable from the library; one defined in a notebook cannot be sent.
         num_processes: on this machine; default: one per GPU.
     Returns: what it returned on the first process of this machine.
-    Raises: RuntimeError with the traceback of the process that failed first, and a line of each
-        that failed with it.
+    Raises: RuntimeError with the traceback of the process that failed first, or the signal that
+        killed one.
     """
     if "RANK" in os.environ:
         return _worker(function, *args)
@@ -85,10 +89,12 @@ def launch(function: Callable[..., Any], *args: object, num_processes: int | Non
         max_restarts=0,
         start_method="spawn",
     )
-    try:
-        return elastic_launch(config, _worker)(function, *args)[0]
-    except ChildFailedError as error:
-        raise RuntimeError(_describe(error.failures)) from None
+    with TemporaryDirectory() as folder:
+        record_file = Path(folder) / "first_failure.txt"
+        try:
+            return elastic_launch(config, _spawned)(record_file, function, *args)[0]
+        except ChildFailedError as error:
+            raise RuntimeError(_describe(record_file, error.failures)) from None
 
 
 @record
@@ -98,29 +104,30 @@ def _worker(function: Callable[..., Any], *args: object) -> Any:
         torch.cuda.set_device(device())
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     result = function(*args)
-    # Not after a failure: that makes the others fail before the cause is on record, or hangs.
+    # Not after a failure: leaving in the middle of the others' work may hang.
     dist.destroy_process_group()
     return result
 
 
-def _describe(failures: dict[int, ProcessFailure]) -> str:
-    """Of several failed processes the first one's traceback, and the last line of the others'."""
+def _spawned(record_file: Path, function: Callable[..., Any], *args: object) -> Any:
+    """A process that `launch` started; the first one to fail says why in ``record_file``.
 
-    # Torch records whole seconds, but the death of one fails the others within milliseconds.
-    def recorded(process: int) -> float:
-        path = Path(failures[process].error_file)
-        return path.stat().st_mtime if path.is_file() else float("inf")  # killed: no record
-
-    first, *others = sorted(failures, key=recorded)
-    lines = [f"process {first} failed: {_traceback(failures[first].message)}"]
-    for process in others:
-        last = _traceback(failures[process].message).strip().splitlines()[-1:]
-        lines.append(f"process {process} failed too: {' '.join(last)}")
-    return "\n".join(lines)
+    The death of one fails the others within milliseconds, and torch's launcher, which looks now and
+    then, may see one of those first.
+    """
+    try:
+        return _worker(function, *args)
+    except BaseException:
+        with suppress(FileExistsError), record_file.open("x") as file:
+            file.write(f"process {rank()} failed: {traceback.format_exc()}")
+        raise
 
 
-def _traceback(message: Any) -> str:
-    """Python's own traceback out of what torch's launcher recorded of a failure."""
-    if isinstance(message, dict):
-        return message.get("extraInfo", {}).get("py_callstack") or str(message.get("message"))
-    return str(message)
+def _describe(record_file: Path, failures: dict[int, ProcessFailure]) -> str:
+    """Why a job failed: the first traceback, and what was killed without leaving one."""
+    lines = [
+        f"process {process} failed: {failure.message}"
+        for process, failure in failures.items()
+        if failure.exitcode == -signal.SIGKILL or not record_file.exists()
+    ]
+    return "\n".join([*lines, record_file.read_text()] if record_file.exists() else lines)

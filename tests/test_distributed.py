@@ -121,3 +121,11 @@ def test_a_failing_process_is_told_with_its_traceback() -> None:
     assert message.startswith("process 1 failed: Traceback")
     assert "in second_fails\n    raise LookupError(message)" in message
     assert "LookupError: no such thing" in message
+
+
+@pytest.mark.ddp
+@pytest.mark.slow
+def test_a_killed_process_is_told() -> None:
+    """As the system does when memory runs out."""
+    with pytest.raises(RuntimeError, match=r"process 1 failed: Signal 9 \(SIGKILL\)"):
+        distributed.launch(workers_ddp.second_fails, "", num_processes=2)

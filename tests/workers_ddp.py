@@ -3,6 +3,8 @@
 What is slow to import is imported where it is used, for the functions that do without it.
 """
 
+import os
+import signal
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,7 +17,8 @@ if TYPE_CHECKING:
 
 def some_updates(job: "Job", count: int) -> dict[str, Any]:
     """Updates on this process's part of the batches. Returns: losses, diagnostics, all tensors."""
-    from matpac.pretrain import Plan, prepare
+    from matpac.pretrain import prepare
+    from matpac.schedules import Plan
 
     batches, trainer = prepare(job)
     plan = Plan(job.run, batches.sampler.epoch_length / batches.batch_size, batches.steps(6))
@@ -47,8 +50,10 @@ def several_things(job: "Job", count: int, whole: "Job") -> dict[str, Any]:
 
 
 def second_fails(message: str) -> None:
-    """The second process raises while the first one waits for it."""
+    """The second process raises, or is killed without a message, while the first waits for it."""
     if distributed.rank() == 1:
+        if not message:
+            os.kill(os.getpid(), signal.SIGKILL)
         raise LookupError(message)
     while True:
         distributed.all_mean(torch.zeros(1))
