@@ -36,7 +36,9 @@ In reading order; a module imports only from modules above it (a test holds it t
     embed         frozen encoder -> clip embeddings
     diagnostics   is it collapsing?
     batches       which crops and masks an update sees
+    trainer       one update: targets, predictions, losses, optimiser, EMAs
     checkpoint    training states that survive
+    logs          what a run logs
     pretrain      STAGE pretrain: the loop
     metrics       accuracy and macro mAP
     problems      folds, repeats and validation parts of a task

@@ -2,8 +2,8 @@
 
 ``python -m matpac.profiles paper`` renames ``params.yaml`` to ``params.mini.yaml`` and
 ``params.paper.yaml`` to ``params.yaml``; edits of either are kept. Every path of the pipeline holds
-the profile, so nothing that is up to date runs again. ``python -m matpac.profiles paper -- COMMAND``
-switches for one command only.
+the profile, so nothing that is up to date runs again. With ``-- COMMAND ...`` behind the name it
+switches for that command only.
 """
 
 import subprocess

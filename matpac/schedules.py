@@ -4,6 +4,10 @@ A step is the index of an optimiser update, from 0.
 """
 
 import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from matpac.config import ResolvedRun
 
 
 def linear(step: int, start: float, end: float, num_steps: float) -> float:
@@ -23,3 +27,39 @@ def learning_rate(step: int, *, peak: float, warmup_steps: int, total_steps: int
         return peak * step / warmup_steps
     progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
     return peak * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+class Scheduled(NamedTuple):
+    """The values of one update that depend on its index alone."""
+
+    learning_rate: float
+    encoder_ema_decay: float
+    head_ema_decay: float
+    teacher_temp: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every schedule of a run, with epochs turned into updates."""
+
+    run: ResolvedRun
+    steps_per_epoch: float
+    total_steps: int
+
+    def at(self, step: int) -> Scheduled:
+        """The values of update ``step``."""
+        pretrain, objective = self.run.pretrain, self.run.objective
+        scale = pretrain.batch_size / 256 if pretrain.scale_learning_rate else 1.0
+        ramp = objective.teacher_temp_ramp_epochs * self.steps_per_epoch
+        sharpened = linear(step, objective.teacher_temp_start, objective.teacher_temp, ramp)
+        return Scheduled(
+            learning_rate=learning_rate(
+                step,
+                peak=pretrain.learning_rate * scale,
+                warmup_steps=int(pretrain.warmup_epochs * self.steps_per_epoch),
+                total_steps=self.total_steps,
+            ),
+            encoder_ema_decay=linear(step, *pretrain.encoder_ema_decay, self.total_steps),
+            head_ema_decay=linear(step, *pretrain.head_ema_decay, self.total_steps),
+            teacher_temp=sharpened if objective.sharpening else objective.student_temp,
+        )

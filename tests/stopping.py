@@ -8,13 +8,13 @@ import pickle
 import sys
 from pathlib import Path
 
-from matpac import pretrain
+from matpac import logs, pretrain
 
 
 def main() -> None:
     job = pickle.loads(Path(sys.argv[1]).read_bytes())
     halts = [int(step) for step in sys.argv[2:]]
-    pretrain.STEPS_BETWEEN_FLUSHES = 3
+    logs.STEPS_BETWEEN_FLUSHES = 3
     whole_step = pretrain.Trainer.step
 
     def step(self: pretrain.Trainer, batch: object, step: int, *args: object, **named: object):

@@ -39,15 +39,13 @@ GRADIENT_RELATIVE = 5e-6
 TEACHER_TEMP = (0.04, 0.07)
 STUDENT_TEMP, CENTER_MOMENTUM = 0.1, 0.9
 
-INFERENCE_KEYS = set(
-    "embed_dim depth num_heads mlp_ratio n_freq n_t patch_size sr lms_mean lms_std seed qkv_bias "
-    "ln_eps lengths_s".split()
+KNOWN = (
+    "embed_dim depth num_heads mlp_ratio n_freq n_t patch_size seed sr lms_mean lms_std qkv_bias "
+    "ln_eps lengths_s pred_dim pred_depth pred_heads K head_hidden bottleneck alpha mask_ratio "
+    "use_mcl batch batch2 ema_decay ema_end_decay ema_anneal_end_step head_ema_decay "
+    "head_ema_end_decay warmup_n_steps"
 )
-TRAIN_KEYS = set(
-    "embed_dim depth num_heads pred_dim pred_depth pred_heads K head_hidden alpha mask_ratio "
-    "use_mcl n_t batch batch2 ema_decay ema_end_decay ema_anneal_end_step head_ema_decay "
-    "head_ema_end_decay warmup_n_steps seed bottleneck mlp_ratio n_freq patch_size".split()
-)
+"""Keys of ``config_json`` in the scheme that these tests know."""
 
 
 def fixtures(kind: str) -> list[str]:
@@ -58,13 +56,13 @@ def test_fixtures_are_present() -> None:
     assert fixtures("inference") or fixtures("train"), f"no fixtures in {FOLDER}"
 
 
-def read(name: str, known: set[str]) -> tuple[dict[str, np.ndarray], dict]:
+def read(name: str) -> tuple[dict[str, np.ndarray], dict]:
     with np.load(FOLDER / name) as archive:
         arrays = dict(archive)
     config = json.loads(str(arrays["config_json"]))
     if config.get("use_mcl"):
         pytest.skip(f"{name}: use_mcl is true, the multiple-choice scheme is not part of MATPAC")
-    if unknown := sorted(set(config) - known):
+    if unknown := sorted(set(config) - set(KNOWN.split())):
         pytest.skip(f"{name}: keys of an unknown scheme: {', '.join(unknown)}")
     return arrays, config
 
@@ -100,7 +98,7 @@ def close(
 
 @pytest.fixture(params=fixtures("inference"))
 def inference(request: pytest.FixtureRequest) -> tuple[dict[str, np.ndarray], AudioEncoder]:
-    arrays, config = read(request.param, INFERENCE_KEYS)
+    arrays, config = read(request.param)
     with np.load(FOLDER / request.param.replace(".npz", "_state.npz")) as archive:
         state = {name: torch.from_numpy(archive[name]) for name in archive.files}
     assert config["qkv_bias"] and config["ln_eps"] == 1e-6
@@ -179,7 +177,7 @@ def test_positions_of_the_released_model(inference) -> None:
 
 def test_a_state_that_does_not_fit_lists_every_name(inference) -> None:
     _, encoder = inference
-    with pytest.raises(ValueError, match="missing: patches.cls_token") as error:
+    with pytest.raises(ValueError, match=r"missing: patches\.cls_token") as error:
         load_released(encoder, {"strange.weight": torch.zeros(1)})
     assert "unexpected: strange.weight" in str(error.value)
     assert str(error.value).count("missing: ") == len(encoder.state_dict())
@@ -261,7 +259,7 @@ class Recorded:
 
 @pytest.fixture(scope="module", params=fixtures("train"))
 def recorded(request: pytest.FixtureRequest) -> Recorded:
-    return Recorded(*read(request.param, TRAIN_KEYS))
+    return Recorded(*read(request.param))
 
 
 @pytest.fixture(params=[0, 1], ids=["step1", "step2"])

@@ -16,13 +16,15 @@ import pytest
 import tiny
 import torch
 
-from matpac import files, pretrain
+from matpac import files, logs, pretrain
 from matpac.batches import Batch
 from matpac.embed import load_encoder
 from matpac.heads import student_log_distribution, teacher_distribution
 from matpac.losses import classification_losses, prediction_losses
 from matpac.masking import random_mask
-from matpac.pretrain import Job, Plan, Scheduled, Trainer, interruption, train
+from matpac.pretrain import Job, interruption, train
+from matpac.schedules import Plan, Scheduled
+from matpac.trainer import Trainer
 
 LENGTHS = [32, 33, 35, 38, 40, 44, 50, 64, 31]
 """Eight clips of at least one crop, and one that is shorter."""
@@ -144,7 +146,7 @@ def test_diagnostics_only_where_asked() -> None:
     trainer = make_trainer()
     assert trainer.step(make_batch(), 1, AT, measure=False).collapse is None
     collapse = trainer.step(make_batch(), 2, AT, measure=True).collapse
-    named = dict(zip(pretrain.DIAGNOSTICS[1:], collapse.tolist(), strict=True))
+    named = dict(zip(logs.DIAGNOSTICS[1:], collapse.tolist(), strict=True))
     # After one update a centre of probabilities: .1 of a distribution over 12 prototypes.
     assert 0.1 / 12**0.5 <= named["center_norm"] <= 0.1
 
@@ -337,7 +339,7 @@ def assert_equal_results(ours: Job, expected: Job) -> None:
 
 def test_what_a_run_writes(uninterrupted: Job, bulk: Path) -> None:
     log = read_log(uninterrupted.logs / "log.csv")
-    assert list(log[0]) == pretrain.LOG
+    assert list(log[0]) == logs.LOG
     assert [row["step"] for row in log] == list(range(24))
     assert [row["epoch"] for row in log] == [step / 2 for step in range(24)]  # 8 clips by 4
     assert [row["learning_rate"] for row in log[:3]] == pytest.approx([0, 2e-3, 4e-3])
@@ -346,7 +348,7 @@ def test_what_a_run_writes(uninterrupted: Job, bulk: Path) -> None:
         total = (row["prediction_loss"] + row["classification_loss"]) / 2
         assert row["total_loss"] == pytest.approx(total, rel=1e-6)
     collapse = read_log(uninterrupted.logs / "diagnostics.csv")
-    assert list(collapse[0]) == pretrain.DIAGNOSTICS
+    assert list(collapse[0]) == logs.DIAGNOSTICS
     assert [row["step"] for row in collapse] == [0, 5, 10, 15, 20, 23]
 
 
@@ -432,7 +434,7 @@ def dies_at(monkeypatch: pytest.MonkeyPatch, dying: int) -> None:
         return whole_step(self, batch, step, *args, **named)
 
     monkeypatch.setattr(Trainer, "step", step)
-    monkeypatch.setattr(pretrain, "STEPS_BETWEEN_FLUSHES", 3)
+    monkeypatch.setattr(logs, "STEPS_BETWEEN_FLUSHES", 3)
 
 
 def test_killed_before_the_first_state(

@@ -116,7 +116,7 @@ def test_pretraining_depends_on_no_task() -> None:
     }
 
 
-@pytest.mark.parametrize("name", ["params.yaml", "params.paper.yaml"])
+@pytest.mark.parametrize("name", ["params.yaml", "params.paper.yaml", "params.esc10.yaml"])
 def test_parameter_files_load_and_every_run_resolves(name: str) -> None:
     params = config.load(ROOT / name)
     for run in params.runs:
