@@ -53,8 +53,8 @@ def text(notebook: NotebookNode) -> str:
 def execute(path: Path) -> None:
     """Runs a notebook where nbval runs it, in its own folder, and saves it in canonical form."""
     notebook = nbformat.read(path, as_version=4)
-    client = NotebookClient(notebook, kernel_name="python3", timeout=600)
-    client.execute(resources={"metadata": {"path": str(path.parent)}})
+    beside = {"metadata": {"path": str(path.parent)}}
+    NotebookClient(notebook, kernel_name="python3", timeout=600, resources=beside).execute()
     path.write_text(text(notebook))
 
 
