@@ -144,6 +144,13 @@ def test_crops_and_masks_are_drawn_anew_each_epoch() -> None:
     assert len({tuple(long[update].noise[0].tolist()) for update in range(20)}) == 20
 
 
+def test_crops_of_a_batch_are_drawn_apart() -> None:
+    """Clips of equal length do not all start alike."""
+    batches = make_batches((Numbered([900] * 4), 1.0))
+    starts = [start for update in range(10) for _, start in content(batches[update])]
+    assert len(set(starts)) > 35  # of 40 draws from 891: 0.9 coincidences are expected
+
+
 def test_noise_is_uniform() -> None:
     noise = make_batches((TWELVE, 1.0), num_patches=5000)[0].noise
     assert noise.dtype == torch.float32 and noise.min() >= 0 and noise.max() < 1

@@ -135,11 +135,14 @@ def test_a_step_by_its_parts() -> None:
     torch.testing.assert_close(after["center.value"], wanted, rtol=1e-6, atol=1e-8)
 
 
-def test_update_zero_leaves_student_and_teacher_alone() -> None:
+def test_update_zero_leaves_student_and_teacher_alone_and_update_one_does_not() -> None:
     trainer = make_trainer()
     before = tensors(trainer)
     trainer.step(make_batch(), 0, AT._replace(learning_rate=0.0), measure=False)
     assert changed(before, trainer) == {"center.value"}
+    before = tensors(trainer)
+    trainer.step(make_batch(), 1, AT, measure=False)
+    assert {"student.head.weight_v", "teacher.head.weight_v"} <= changed(before, trainer)
 
 
 def test_diagnostics_only_where_asked() -> None:
