@@ -48,12 +48,14 @@ class Provenance:
         corpus: pretraining data in words.
         parameters: short hash of the complete parameters.
         steps: updates of the base run; runs with another number are marked with a dagger.
+        miniature: whether the tasks are miniatures of the paper's, made on this machine.
     """
 
     profile: str
     corpus: str
     parameters: str
     steps: int | None = None
+    miniature: bool = True
 
     @property
     def line(self) -> str:
@@ -65,6 +67,11 @@ class Provenance:
         """Says that the numbers are not the paper's tasks; empty in the paper profile."""
         if self.profile == "paper":
             return ""
+        if not self.miniature:
+            return (
+                f"The {self.profile} profile has other data and a smaller model than the paper: "
+                "its scores cannot be compared with the paper's."
+            )
         return (
             f"Scores of the {self.profile} profile are of miniature tasks made on this machine, "
             "not of the data sets they imitate: they cannot be compared with the paper's."

@@ -29,9 +29,13 @@ def figures(params: FiguresParams | dict[str, Any]) -> list[Path]:
     params = config.parse(FiguresParams, params)
     out = config.root() / "figures" / params.profile
     rows = [*(run_row(params, run) for run in params.runs), *encoder_rows(params)]
-    provenance = make_provenance(params, steps=rows[list(params.runs).index("base")].steps)
-    scores = pd.concat([read_scores(params, row.encoder) for row in rows], ignore_index=True)
     infos = {task: datasets.load(params, task)[1] for task in params.tasks}
+    provenance = make_provenance(
+        params,
+        steps=num_steps(params, "base"),
+        miniature=any(info["source"] == "embedded" for info in infos.values()),
+    )
+    scores = pd.concat([read_scores(params, row.encoder) for row in rows], ignore_index=True)
     write_tables(scores, infos, rows, provenance, out)
     figure2(scores, rows, provenance, out)
     logs = collapse.load(params.profile)
@@ -104,7 +108,7 @@ def pretraining(params: FiguresParams) -> dict[str, Any]:
     return files.read_json(path)
 
 
-def make_provenance(params: FiguresParams, *, steps: int | None) -> Provenance:
+def make_provenance(params: FiguresParams, *, steps: int, miniature: bool) -> Provenance:
     """Profile, corpora with their sizes, and a hash of every parameter behind the results."""
     hop_s = 0.001 * pretraining(params)["front_end"]["hop_ms"]
     described = [
@@ -118,4 +122,5 @@ def make_provenance(params: FiguresParams, *, steps: int | None) -> Provenance:
         corpus=" + ".join(described),
         parameters=config.digest(deciding)[:8],
         steps=steps,
+        miniature=miniature,
     )

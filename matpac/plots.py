@@ -67,7 +67,8 @@ def series(scores: pd.DataFrame, rows: Sequence[RowSpec]) -> pd.DataFrame:
         raise ValueError("figure2: got no row with figure2=True, needed: the K series")
     by_k = unique_by(rows, "num_prototypes")
     scores = select(scores, rows)
-    tasks = [task for task in paper.TABLE1 if task in set(scores["task"])]
+    known = [task for task in paper.TABLE1 if task in set(scores["task"])]
+    tasks = known or list(scores["task"].unique())  # or the profile has its own tasks only
     means = pd.concat([summary(scores), average(scores, tasks).assign(task=AVERAGE)])
     k_of = {row.encoder: k for k, row in by_k.items()}
     means = means[means["task"].isin([*tasks, AVERAGE])]
@@ -103,7 +104,7 @@ def _draw(points: pd.DataFrame, provenance: Provenance, out: Path) -> None:
 
     present = list(dict.fromkeys(points["panel"]))
     columns = [[t for t in MUSIC if t in present], [t for t in ENVIRONMENT if t in present]]
-    columns[1].append(AVERAGE)
+    columns[1] += [panel for panel in present if panel not in (*MUSIC, *ENVIRONMENT)]
     num_rows = max(len(column) for column in columns)
     low, high = _bounds(points)
     span = max(LEAST_SPAN, 1.15 * float((high - low).max()))
@@ -162,7 +163,8 @@ def _panel(axes: "Axes", points: pd.DataFrame, kind: str) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
     axes.margins(x=0.08)
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
-    axes.set_title(paper.TABLE1[panel].name if panel in paper.TABLE1 else "Average", loc="left")
+    own = "Average" if panel == AVERAGE else panel
+    axes.set_title(paper.TABLE1[panel].name if panel in paper.TABLE1 else own, loc="left")
 
 
 def _bounds(points: pd.DataFrame) -> tuple[pd.Series, pd.Series]:

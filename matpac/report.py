@@ -119,7 +119,7 @@ def table2(
         ]
     reported = [(model, [model.cells.get(task) for task in tasks]) for model in paper.TABLE2]
     blocks = [Block(_ours_heading(provenance), provenance.line, tuple(ours))]
-    for supervised in (False, True):
+    for supervised in (False, True) if set(tasks) & set(TASKS) else ():
         lines = tuple(
             (
                 model.name,
@@ -136,8 +136,9 @@ def table2(
     notes = [interval_note(averages), provenance.line, provenance.warning]
     if averaged != list(TASKS):
         notes.insert(1, f"Avg. here is over {', '.join(NAMES.get(t, t) for t in averaged)}.")
-    notes += [steps_note(rows, provenance), LOST]
-    notes += [f"{m.name}: {m.note}." for m in paper.TABLE2 if m.note]
+    notes += [steps_note(rows, provenance)]
+    if len(blocks) > 1:
+        notes += [LOST, *(f"{m.name}: {m.note}." for m in paper.TABLE2 if m.note)]
     return Table(
         name="table2",
         title="Table II",
@@ -165,6 +166,8 @@ def table3(
     ours, theirs, shown = [], [], []
     for group, members in GROUPS.items():
         present = [task for task in members if task in datasets]
+        if group == "All" and not present:
+            present = list(datasets)  # the profile has its own tasks only
         line: list[str | Score] = ["—"] * len(alphas)
         if present and rows:
             means = average(scores, present).set_index("encoder")
@@ -245,7 +248,8 @@ def _seeds(cell: pd.Series) -> str:
 def _ours_heading(provenance: Provenance) -> str:
     if provenance.profile == "paper":
         return "This run"
-    return f"This run: miniature tasks of the {provenance.profile} profile"
+    tasks = "miniature tasks" if provenance.miniature else "tasks"
+    return f"This run: {tasks} of the {provenance.profile} profile"
 
 
 def _paper_heading(kind: str, provenance: Provenance) -> str:
