@@ -5,6 +5,7 @@ In reading order; a module imports only from modules above it (a test holds it t
     progress      a bar, lines or silence for long work
     provenance    which source files decide a result
     sections      the sections of params.yaml as typed objects
+    checks        what is wrong with parameters, all of it
     config        reads and validates params.yaml; overlays of runs; where things lie
     profiles      switches between params.yaml and another profile
     minutes       how long each stage took

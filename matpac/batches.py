@@ -7,6 +7,7 @@ would have seen. An epoch is a fresh permutation; a corpus of weight w gives eac
 Shapes: B clips of this process, F mel bins, T frames of a crop, N patches.
 """
 
+import signal
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -179,5 +180,11 @@ def loader(batches: Batches, *, first: int, last: int, workers: int) -> Iterator
             sampler=range(first, last),
             num_workers=workers,
             pin_memory=torch.cuda.is_available(),
+            worker_init_fn=_leave_interrupts_to_the_trainer,
         )
     )
+
+
+def _leave_interrupts_to_the_trainer(_: int) -> None:
+    """Ctrl-C reaches every process of a terminal; the loop needs its loaders until it has saved."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

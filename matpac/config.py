@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from matpac import checks
 from matpac.sections import (  # noqa: F401 (callers take every section from here)
     Common,
     DatasetConfig,
@@ -57,10 +58,11 @@ def parse(
     try:
         value = stage.model_validate(sections)
     except ValidationError as error:
-        problems = _problems(error)
+        problems = checks.describe(error)
     # Looked for even where a section is bad, so that one message names everything.
     known = {name: sections[name] for name in stage.model_fields if name in sections}
-    problems += [f"  {problem}" for problem in _name_problems(known) + _overlay_problems(known)]
+    for find in (checks.name_problems, checks.size_problems, checks.overlay_problems):
+        problems += [f"  {problem}" for problem in find(known)]
     if problems:
         raise ValueError(f"{source}:\n" + "\n".join(problems))
     return value
@@ -81,7 +83,7 @@ def resolve(params: PretrainParams, run: str, *, seed: int | None = None) -> Res
     try:
         return ResolvedRun.model_validate(merged)
     except ValidationError as error:
-        raise ValueError(f"runs.{run}:\n" + "\n".join(_problems(error))) from None
+        raise ValueError(f"runs.{run}:\n" + "\n".join(checks.describe(error))) from None
 
 
 def seeds(params: PretrainParams, run: str) -> list[int]:
@@ -100,12 +102,25 @@ def load(path: Path | None = None) -> Params:
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such parameter file")
     try:
-        sections = yaml.safe_load(path.read_text())
+        sections = yaml.load(path.read_text(), _UniqueKeys)
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(sections, dict):
         raise ValueError(f"{path}: got {type(sections).__name__}, allowed: a mapping of sections")
     return parse(Params, sections, source=str(path))
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML's safe loader, which alone would let the second of two equal keys win in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen = [key.value for key, _ in node.value]
+        for name in set(seen):
+            if seen.count(name) > 1:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {name!r} is there twice", node.start_mark
+                )
+        return super().construct_mapping(node, deep)
 
 
 def root() -> Path:
@@ -138,90 +153,6 @@ def digest(value: object) -> str:
     if isinstance(value, BaseModel):
         value = value.model_dump()
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _name_problems(sections: dict[str, Any]) -> list[str]:
-    """Names that refer to nothing, or to two things."""
-    datasets, runs, encoders = (_keys(sections.get(s)) for s in ("datasets", "runs", "encoders"))
-    problems = []
-    for section in ("corpora", "tasks"):
-        names = _names(sections.get(section)) if datasets else []
-        problems += [
-            f"{section}: got {name!r}, allowed: the names of datasets ({', '.join(datasets)})"
-            for name in names
-            if name not in datasets
-        ]
-        problems += [f"{section}: {n!r} is named twice" for n in set(names) if names.count(n) > 1]
-    for name in _names(sections.get("tasks")):
-        dataset = sections["datasets"].get(name) if name in datasets else None
-        is_folder = isinstance(dataset, dict) and dataset.get("source") == "folder"
-        if is_folder and dataset.get("kind") is None:
-            problems.append(f"datasets.{name}.kind: missing, and {name!r} is in tasks")
-    if runs and "base" not in runs:
-        problems.append("runs: no 'base', the reference of every comparison")
-    problems += [f"{n!r} is both in runs and in encoders" for n in runs if n in encoders]
-    return problems
-
-
-def _overlay_problems(sections: dict[str, Any]) -> list[str]:
-    """What is bad in a run's overlay, beyond what is bad in the sections that it changes."""
-    base = {name: sections.get(name) for name in ResolvedRun.model_fields}
-    if not all(isinstance(section, dict) for section in base.values()):
-        return []
-    of_base = set(_validation_problems(base))
-    problems = []
-    for name in _keys(sections.get("runs")):
-        overlay = sections["runs"][name]
-        parts = {part: _keys(overlay) and overlay.get(part) for part in base}
-        if any(part and not isinstance(part, dict) for part in parts.values()):
-            continue
-        merged = {part: base[part] | (parts[part] or {}) for part in base}
-        found = [p for p in _validation_problems(merged) if p not in of_base]
-        problems += [f"runs.{name}.{problem.strip()}" for problem in found]
-    return problems
-
-
-def _validation_problems(resolved: dict[str, Any]) -> list[str]:
-    try:
-        ResolvedRun.model_validate(resolved)
-    except ValidationError as error:
-        return _problems(error)
-    return []
-
-
-def _names(section: object) -> list[str]:
-    """Names in a list or mapping; what is of another type is validation's to report."""
-    return [n for n in section if isinstance(n, str)] if isinstance(section, list | dict) else []
-
-
-def _keys(section: object) -> list[str]:
-    return list(section) if isinstance(section, dict) else []
-
-
-def _problems(error: ValidationError) -> list[str]:
-    """One readable line per problem: where, what is wrong, what was found."""
-    lines = []
-    for problem in error.errors():
-        where = ".".join(str(part) for part in problem["loc"])
-        message = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "extra_forbidden":
-            message = "unknown key"
-        elif problem["type"] == "missing":
-            message = "missing"
-        elif problem["type"] != "value_error":
-            message += f", got {problem['input']!r}"
-            if isinstance(problem["input"], str) and _is_number(problem["input"]):
-                message += " (YAML reads a number like 1e-3 as text; write 1.0e-3)"
-        lines += [f"  {where}: {part}" if where else f"  {part}" for part in message.split("\n")]
-    return lines
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def main() -> int:

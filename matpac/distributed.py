@@ -57,6 +57,15 @@ def all_mean(tensor: Tensor) -> Tensor:
     return tensor / world_size()
 
 
+def any_rank(flag: bool) -> bool:
+    """Whether the flag is set on any process; all processes get the same answer."""
+    if world_size() == 1:
+        return flag
+    flags = torch.tensor(float(flag), device=device())
+    dist.all_reduce(flags)
+    return bool(flags > 0)
+
+
 def replicate(module: nn.Module) -> nn.Module:
     """The module, wrapped so that gradients are averaged over processes (unwrapped when alone)."""
     if world_size() == 1:
@@ -102,6 +111,9 @@ def _worker(function: Callable[..., Any], *args: object) -> Any:
     """One process of a job: joins the group, works, leaves it."""
     if torch.cuda.is_available():
         torch.cuda.set_device(device())
+    else:  # processes that all use all cores only wait for each other
+        local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        torch.set_num_threads(max(1, torch.get_num_threads() // local))
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     result = function(*args)
     # Not after a failure: leaving in the middle of the others' work may hang.

@@ -74,7 +74,7 @@ def train(job: Job) -> dict[str, Any]:
             writer.add(step, at, trainer.step(batch, step, at, measure=measure))
             progress.update(note=writer.note)
             due = time.monotonic() - saved >= pretrain.checkpoint_every_s
-            stop = interrupted()
+            stop = distributed.any_rank(interrupted())
             if main and (due or last or stop):
                 writer.flush()
                 checkpoints.save(trainer.state() | {"step": step + 1}, step + 1)
@@ -211,6 +211,8 @@ def pretrain(run: str, params: PretrainParams | dict[str, Any]) -> dict[str, dic
             logs=small / "logs" / run / f"seed_{seed}",
         )
         results[f"seed_{seed}"] = distributed.launch(train, job)
+    if not all(results.values()):
+        return results  # under torchrun: another process is the first, and writes
     files.write_json(small / "metrics" / "pretrain" / f"{run}.json", results)
     logs = small / "logs" / run / f"seed_{seeds[0]}"
     for log, kind in (("log", "losses"), ("diagnostics", "collapse")):

@@ -139,12 +139,14 @@ def check_finite(measured: Tensor, step: int) -> None:
 def make_optimizer(student: Student, run: ResolvedRun) -> torch.optim.AdamW:
     """AdamW with decoupled weight decay, on every trainable tensor or on matrices only."""
     pretrain = run.pretrain
-    trainable = [p for p in student.parameters() if p.requires_grad]
-    decayed = [p for p in trainable if pretrain.decay_norms_and_biases or p.squeeze().ndim > 1]
-    kept = {id(p) for p in decayed}
+    decayed, kept = [], []
+    for name, parameter in student.named_parameters():
+        if parameter.requires_grad:
+            matrix = parameter.squeeze().ndim > 1 and not name.endswith("positions")
+            (decayed if matrix or pretrain.decay_norms_and_biases else kept).append(parameter)
     groups = [
         {"params": decayed, "weight_decay": pretrain.weight_decay},
-        {"params": [p for p in trainable if id(p) not in kept], "weight_decay": 0.0},
+        {"params": kept, "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(
         [group for group in groups if group["params"]],

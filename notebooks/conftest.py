@@ -1,9 +1,12 @@
 """``pytest --nbval notebooks/`` runs on a smoke root made once per session, not on real data."""
 
+import os
 import tempfile
 from pathlib import Path
 
 import pytest
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported
 
 import smoke
 

@@ -340,3 +340,22 @@ def test_digest() -> None:
     assert config.digest(params.model) == config.digest(params.model.model_dump())
     values = [1, 1.5, "1", [1], {"a": 1}, {"a": 2}, None]
     assert len({config.digest(value) for value in values}) == len(values)
+
+
+def test_a_key_given_twice_is_an_error(tmp_path: Path) -> None:
+    """YAML itself would let the second run of a name replace the first in silence."""
+    text = (Path(__file__).parents[1] / "params.yaml").read_text()
+    (tmp_path / "params.yaml").write_text(text.replace("  k512:", "  k32:"))
+    with pytest.raises(ValueError, match="the key 'k32' is there twice"):
+        config.load(tmp_path / "params.yaml")
+
+
+def test_sizes_that_do_not_fit_are_found_in_the_base_and_in_runs() -> None:
+    sections = smoke()
+    sections["model"]["patch_size"] = 12
+    sections["runs"]["k8"] = {"model": {"mask_ratio": 0.99, "num_prototypes": 8}}
+    lines = problems(sections)
+    assert "model.patch_size: got 12, allowed: divisors of num_mels 80" in lines
+    left = "which leaves 0 of 48 patches visible; allowed: at least one visible and one masked"
+    assert f"runs.k8.model.mask_ratio: got 0.99, {left}" in lines
+    assert not [line for line in lines if line.startswith("runs.base")]

@@ -1,0 +1,131 @@
+"""What is wrong with parameters, beyond the type of a single value: all of it, in readable lines.
+
+`matpac.config` asks; nothing is read or raised here.
+"""
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from matpac.sections import ResolvedRun
+
+
+def name_problems(sections: dict[str, Any]) -> list[str]:
+    """Names that refer to nothing, or to two things."""
+    datasets, runs, encoders = (_keys(sections.get(s)) for s in ("datasets", "runs", "encoders"))
+    problems = []
+    for section in ("corpora", "tasks"):
+        names = _names(sections.get(section)) if datasets else []
+        problems += [
+            f"{section}: got {name!r}, allowed: the names of datasets ({', '.join(datasets)})"
+            for name in names
+            if name not in datasets
+        ]
+        problems += [f"{section}: {n!r} is named twice" for n in set(names) if names.count(n) > 1]
+    for name in _names(sections.get("tasks")):
+        dataset = sections["datasets"].get(name) if name in datasets else None
+        is_folder = isinstance(dataset, dict) and dataset.get("source") == "folder"
+        if is_folder and dataset.get("kind") is None:
+            problems.append(f"datasets.{name}.kind: missing, and {name!r} is in tasks")
+    if runs and "base" not in runs:
+        problems.append("runs: no 'base', the reference of every comparison")
+    problems += [f"{n!r} is both in runs and in encoders" for n in runs if n in encoders]
+    return problems
+
+
+def size_problems(sections: dict[str, Any]) -> list[str]:
+    """Sizes of the front end and the model that do not fit together, in the base or in a run."""
+    logmel = sections.get("logmel")
+    mels = logmel.get("num_mels") if isinstance(logmel, dict) else None
+    problems = []
+    for name, model in _models(sections):
+        patch, frames, ratio = (model.get(k) for k in ("patch_size", "crop_frames", "mask_ratio"))
+        if not all(isinstance(n, int) and n > 0 for n in (mels, patch, frames)):
+            continue
+        if mels % patch:
+            problems.append(f"{name}.patch_size: got {patch}, allowed: divisors of num_mels {mels}")
+        num_patches = (mels // patch) * (frames // patch)
+        visible = (
+            int(num_patches * (1 - ratio)) if isinstance(ratio, float) and 0 < ratio < 1 else 1
+        )
+        if not 0 < visible < num_patches:
+            problems.append(
+                f"{name}.mask_ratio: got {ratio}, which leaves {visible} of {num_patches} patches "
+                "visible; allowed: at least one visible and one masked"
+            )
+    return problems
+
+
+def _models(sections: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """The model section of the base and of every run that changes it."""
+    base = sections.get("model")
+    if not isinstance(base, dict):
+        return []
+    models = [("model", base)]
+    for name in _keys(sections.get("runs")):
+        overlay = sections["runs"][name]
+        changed = set(_keys(overlay.get("model"))) if _keys(overlay) else set()
+        if changed & {"patch_size", "crop_frames", "mask_ratio"}:
+            models.append((f"runs.{name}.model", base | overlay["model"]))
+    return models
+
+
+def overlay_problems(sections: dict[str, Any]) -> list[str]:
+    """What is bad in a run's overlay, beyond what is bad in the sections that it changes."""
+    base = {name: sections.get(name) for name in ResolvedRun.model_fields}
+    if not all(isinstance(section, dict) for section in base.values()):
+        return []
+    of_base = set(_validation_problems(base))
+    problems = []
+    for name in _keys(sections.get("runs")):
+        overlay = sections["runs"][name]
+        parts = {part: _keys(overlay) and overlay.get(part) for part in base}
+        if any(part and not isinstance(part, dict) for part in parts.values()):
+            continue
+        merged = {part: base[part] | (parts[part] or {}) for part in base}
+        found = [p for p in _validation_problems(merged) if p not in of_base]
+        problems += [f"runs.{name}.{problem.strip()}" for problem in found]
+    return problems
+
+
+def _validation_problems(resolved: dict[str, Any]) -> list[str]:
+    try:
+        ResolvedRun.model_validate(resolved)
+    except ValidationError as error:
+        return describe(error)
+    return []
+
+
+def _names(section: object) -> list[str]:
+    """Names in a list or mapping; what is of another type is validation's to report."""
+    return [n for n in section if isinstance(n, str)] if isinstance(section, list | dict) else []
+
+
+def _keys(section: object) -> list[str]:
+    return list(section) if isinstance(section, dict) else []
+
+
+def describe(error: ValidationError) -> list[str]:
+    """One readable line per problem: where, what is wrong, what was found."""
+    lines = []
+    for problem in error.errors():
+        where = ".".join(str(part) for part in problem["loc"])
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            message = "unknown key"
+        elif problem["type"] == "missing":
+            message = "missing"
+        elif problem["type"] != "value_error":
+            message += f", got {problem['input']!r}"
+            if isinstance(problem["input"], str) and _is_number(problem["input"]):
+                message += " (YAML reads a number like 1e-3 as text; write 1.0e-3)"
+        lines += [f"  {where}: {part}" if where else f"  {part}" for part in message.split("\n")]
+    return lines
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
