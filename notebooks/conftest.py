@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported
+# Before torch is imported, as in tests/conftest.py.
+os.environ |= {"CUDA_VISIBLE_DEVICES": "", "GOMP_SPINCOUNT": "1000"}
 
 import smoke
 

@@ -1,5 +1,10 @@
-"""Before torch is imported: waiting threads sleep, since spinning ones slow busy machines down."""
+"""Before torch is imported: no GPU, since tests compare bits, and threads that wait without spinning.
+
+Tests marked ``gpu`` run when MATPAC_TEST_GPU is set.
+"""
 
 import os
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if not os.environ.get("MATPAC_TEST_GPU"):
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
