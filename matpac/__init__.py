@@ -34,7 +34,8 @@ In reading order; a module imports only from modules above it (a test holds it t
     teacher       EMA of encoder and head: targets
     schedules     learning rate, decays, temperature: functions of the step
     released      state dicts in the released code's names
-    embed         frozen encoder -> clip embeddings
+    embed         the frozen encoder and its file
+    embeddings    embeddings of stored clips, many at once
     diagnostics   is it collapsing?
     batches       which crops and masks an update sees
     trainer       one update: targets, predictions, losses, optimiser, EMAs

@@ -180,11 +180,12 @@ def loader(batches: Batches, *, first: int, last: int, workers: int) -> Iterator
             sampler=range(first, last),
             num_workers=workers,
             pin_memory=torch.cuda.is_available(),
-            worker_init_fn=_leave_interrupts_to_the_trainer,
+            worker_init_fn=_leave_signals_to_the_trainer,
         )
     )
 
 
-def _leave_interrupts_to_the_trainer(_: int) -> None:
-    """Ctrl-C reaches every process of a terminal; the loop needs its loaders until it has saved."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _leave_signals_to_the_trainer(_: int) -> None:
+    """Ctrl-C reaches all processes; the loop needs its loaders until its state is saved."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

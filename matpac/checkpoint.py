@@ -29,10 +29,7 @@ def fingerprint(resolved: config.ResolvedRun, data: str) -> str:
         resolved: its configuration.
         data: content of the pretraining index (which stores, their checksums, normalisation).
     """
-    # What only decides how fast or how safely a run proceeds must not start another one.
-    deciding = resolved.model_dump()
-    for name in ("workers", "checkpoint_every_s", "keep_checkpoints"):
-        del deciding["pretrain"][name]
+    deciding = config.deciding(resolved.model_dump())
     return config.digest({"config": deciding, "data": data, "code": code_digest("pretrain")})
 
 
@@ -67,17 +64,22 @@ class Checkpoints:
             old.unlink()
 
     def load(self) -> dict[str, Any] | None:
-        """The newest state, without executing pickled code; None if there is none.
+        """The newest readable state, without executing pickled code; None if there is no file.
 
-        Raises: RuntimeError for a file that cannot be read, naming it.
+        A file that cannot be read is named, and the state before it is taken.
+
+        Raises: RuntimeError naming the files if none can be read.
         """
-        states = self._states()
-        if not states:
-            return None
-        try:
-            return torch.load(states[-1], map_location="cpu", weights_only=True)
-        except Exception as error:
-            raise RuntimeError(f"{states[-1]}: not a readable training state: {error}") from error
+        unreadable = []
+        for path in reversed(self._states()):
+            try:
+                return torch.load(path, map_location="cpu", weights_only=True)
+            except Exception as error:  # whatever the damage, it is said and nothing is lost
+                unreadable.append(f"{path}: not a readable training state: {error}")
+                print(unreadable[-1])
+        if unreadable:
+            raise RuntimeError("\n".join(unreadable) + "\nremove these files to start afresh")
+        return None
 
     def log(self, name: str) -> Path:
         """The growing log ``name``."""

@@ -22,7 +22,6 @@ from matpac.sections import (  # noqa: F401 (callers take every section from her
     EmbeddedDataset,
     EncoderConfig,
     FetchParams,
-    FiguresParams,
     FolderDataset,
     LogmelConfig,
     LogmelParams,
@@ -146,6 +145,20 @@ def bulk(params: Common) -> Path:
     """Folder of audio, log-mel stores, training states and embeddings."""
     base = os.environ.get("MATPAC_DATA") or params.storage or "data"
     return root() / Path(os.path.expandvars(base)).expanduser() / params.profile
+
+
+def deciding(sections: dict[str, Any]) -> dict[str, Any]:
+    """Sections without what only decides how fast or how safely a result is reached."""
+    idle = {
+        "logmel": {"workers", "shard_mb", "max_bad_fraction"},
+        "pretrain": {"workers", "checkpoint_every_s", "keep_checkpoints"},
+    }
+    return {
+        name: {key: value for key, value in section.items() if key not in idle.get(name, ())}
+        if isinstance(section, dict)
+        else section
+        for name, section in sections.items()
+    }
 
 
 def digest(value: object) -> str:

@@ -1,8 +1,8 @@
 """Several processes, or one: the only module that imports ``torch.distributed``.
 
 On one process every function is the identity, so callers need no ``if``. `launch` starts a library
-function on all GPUs of this machine; under torchrun or Slurm, where the processes exist already, it
-joins them.
+function on all GPUs of this machine; under torchrun, where the processes exist already, it joins
+them.
 """
 
 import os
@@ -43,9 +43,13 @@ def device() -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
 
 
-def default_world_size() -> int:
-    """All GPUs of this machine; one process without any."""
-    return max(1, torch.cuda.device_count())
+def num_processes(batch_size: int) -> int:
+    """One per GPU of this machine, as many as divide the batch; one without any GPU."""
+    gpus = torch.cuda.device_count()
+    used = next((n for n in range(gpus, 1, -1) if batch_size % n == 0), 1)
+    if used < gpus and "RANK" not in os.environ:
+        print(f"using {used} of {gpus} GPUs: a batch of {batch_size} cannot be shared by all")
+    return used
 
 
 def all_mean(tensor: Tensor) -> Tensor:
@@ -74,19 +78,20 @@ def replicate(module: nn.Module) -> nn.Module:
     return DistributedDataParallel(module, device_ids=ids, gradient_as_bucket_view=True)
 
 
-def launch(function: Callable[..., Any], *args: object, num_processes: int | None = None) -> Any:
+def launch(function: Callable[..., Any], *args: object, num_processes: int = 1) -> Any:
     """Runs ``function(*args)`` in every process of the job.
 
     Args:
         function: importable from the library; one defined in a notebook cannot be sent.
-        num_processes: on this machine; default: one per GPU.
+        num_processes: on this machine, unless torchrun has started them already.
     Returns: what it returned on the first process of this machine.
     Raises: RuntimeError with the traceback of the process that failed first, or the signal that
         killed one.
     """
     if "RANK" in os.environ:
         return _worker(function, *args)
-    num_processes = num_processes or default_world_size()
+    if int(os.environ.get("SLURM_NTASKS", 1)) > 1:
+        raise RuntimeError("several Slurm tasks without RANK: start one torchrun per node instead")
     if num_processes == 1:
         return function(*args)
     config = LaunchConfig(

@@ -1,4 +1,4 @@
-"""Frozen encoder -> embeddings of whole clips (MATPAC Sec. IV-A, "Linear probing evaluation").
+"""The frozen encoder, its embeddings of whole clips, and its file (MATPAC Sec. IV-A).
 
 A clip longer than a training crop is cut into consecutive pieces of one crop, each encoded on its
 own. Per time column the patches of all frequency rows are concatenated; a clip's embedding is the
@@ -8,12 +8,9 @@ Shapes: B clips, F mel bins, T frames, R patch rows, n patch columns of a clip, 
 """
 
 import json
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
-import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -95,64 +92,6 @@ class AudioEncoder(nn.Module):
 def frames(latents: Tensor) -> Tensor:
     """Frequency rows concatenated, band 0 first: (B, L, R, n, D) -> (B, L, n, R * D)."""
     return latents.transpose(2, 3).flatten(3)
-
-
-class Clips(Protocol):
-    """What `embed_clips` reads: `matpac.clips.Store`."""
-
-    num_frames: np.ndarray
-
-    def clip(self, index: int) -> np.ndarray:
-        """Log-mel of one clip, (T, F), half precision."""
-
-
-@torch.inference_mode()
-def embed_clips(
-    encoder: AudioEncoder, clips: Clips, indices: Sequence[int], *, batch_size: int = 64
-) -> np.ndarray:
-    """Embeddings of stored clips, pieces of equal length batched over clips of any lengths.
-
-    Returns: (len(indices), R * D) float32; equal to one `AudioEncoder.embed` per clip.
-    """
-    device = encoder.patches.cls_token.device
-    sums = torch.zeros(len(indices), encoder.width, device=device)
-    for rows, batch in _equal_pieces(encoder, clips, indices, batch_size):
-        pieces = normalise(batch.to(device, torch.float32), encoder.mean, encoder.std)
-        width = encoder.columns(pieces.shape[2]) * encoder.config.patch_size
-        part = encoder.column_sums(F.pad(pieces, (0, width - pieces.shape[2])))
-        sums.index_add_(0, torch.tensor(rows, device=device), part)
-    counts = torch.tensor([encoder.columns(int(clips.num_frames[i])) for i in indices])
-    return (sums.cpu() / counts[:, None]).numpy()
-
-
-def _equal_pieces(
-    encoder: AudioEncoder, clips: Clips, indices: Sequence[int], batch_size: int
-) -> Iterator[tuple[list[int], Tensor]]:
-    """Batches of pieces of the same length: (rows of the result, (b, F, T) half precision)."""
-    waiting: dict[int, list[tuple[int, np.ndarray]]] = defaultdict(list)
-    for row, index in enumerate(indices):
-        logmel = clips.clip(index)
-        for start in range(0, len(logmel), encoder.config.crop_frames):
-            piece = logmel[start : start + encoder.config.crop_frames]
-            waiting[len(piece)].append((row, piece))
-            if len(waiting[len(piece)]) == batch_size:
-                yield _stack(waiting.pop(len(piece)))
-    for group in waiting.values():
-        yield _stack(group)
-
-
-def _stack(group: list[tuple[int, np.ndarray]]) -> tuple[list[int], Tensor]:
-    stacked = np.stack([piece for _, piece in group])  # (b, T, F)
-    return [row for row, _ in group], torch.from_numpy(stacked).transpose(1, 2)
-
-
-def logmel_statistics(clips: Clips, indices: Sequence[int]) -> np.ndarray:
-    """The untrained reference: mean and std over time of each mel band, (len(indices), 2 * F)."""
-    rows = []
-    for index in indices:
-        logmel = clips.clip(index).astype(np.float32)
-        rows.append(np.concatenate([logmel.mean(axis=0), logmel.std(axis=0)]))
-    return np.stack(rows)
 
 
 def frozen(student: Student, front_end: dict[str, Any], *, mean: float, std: float) -> AudioEncoder:

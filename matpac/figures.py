@@ -1,11 +1,13 @@
 """The ``figures`` stage: Tables I to III, Fig. 2 and the collapse figure of one profile.
 
 Which run belongs where follows from what it changes: a run that differs from the base in ``alpha``
-alone is a column of Table III, in ``num_prototypes`` alone a point of Fig. 2; a run with a label is
-a row of Table II, as is every encoder that is only probed. Only names in ``runs`` and ``encoders``
-are read, so removing one removes it here.
+alone is a column of Table III (alpha 0, which trains no prediction, is not: the paper has none), in
+``num_prototypes`` alone a point of Fig. 2; a run with a label is a row of Table II, as is every
+encoder that is only probed. Of two runs with the same value the one trained as long as the base is
+shown. Only names in ``runs`` and ``encoders`` are read, so removing one removes it here.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,27 +15,29 @@ import pandas as pd
 
 from matpac import collapse, config, datasets, files
 from matpac.captions import Provenance, RowSpec
-from matpac.config import FiguresParams, ResolvedRun
+from matpac.config import Params, ResolvedRun
 from matpac.plots import figure2
 from matpac.report import write_tables
 
 
-def figures(params: FiguresParams | dict[str, Any]) -> list[Path]:
+def figures(params: Params | dict[str, Any]) -> list[Path]:
     """Writes all tables and figures to ``figures/<profile>/``, the same bytes for the same results.
 
     Args:
-        params: the sections of `matpac.config.FiguresParams`.
+        params: the sections of `matpac.config.Params`.
     Returns: the files.
     Raises: ValueError for bad parameters; FileNotFoundError naming the stage that has not run.
     """
-    params = config.parse(FiguresParams, params)
+    params = config.parse(Params, params)
     out = config.root() / "figures" / params.profile
-    rows = [*(run_row(params, run) for run in params.runs), *encoder_rows(params)]
+    steps = num_steps(params, "base")
+    runs = one_per_value([run_row(params, run) for run in params.runs], steps)
+    rows = [*runs, *encoder_rows(params)]
     infos = {task: datasets.load(params, task)[1] for task in params.tasks}
     provenance = make_provenance(
         params,
-        steps=num_steps(params, "base"),
-        miniature=any(info["source"] == "embedded" for info in infos.values()),
+        steps=steps,
+        miniature=all(info["source"] == "embedded" for info in infos.values()),
     )
     scores = pd.concat([read_scores(params, row.encoder) for row in rows], ignore_index=True)
     write_tables(scores, infos, rows, provenance, out)
@@ -48,7 +52,7 @@ def figures(params: FiguresParams | dict[str, Any]) -> list[Path]:
     return sorted(out.iterdir())
 
 
-def run_row(params: FiguresParams, run: str) -> RowSpec:
+def run_row(params: Params, run: str) -> RowSpec:
     """How tables and figures show a trained run."""
     resolved = config.resolve(params, run)
     changes = differences(config.resolve(params, "base"), resolved)
@@ -61,12 +65,25 @@ def run_row(params: FiguresParams, run: str) -> RowSpec:
         num_prototypes=resolved.model.num_prototypes,
         steps=num_steps(params, run),
         table2=label is not None,
-        table3=changes <= {"objective.alpha"} and resolved.objective.alpha > 0,
-        figure2=changes <= {"model.num_prototypes"},
+        table3=run == "base" or (changes == {"objective.alpha"} and resolved.objective.alpha > 0),
+        figure2=run == "base" or changes == {"model.num_prototypes"},
     )
 
 
-def encoder_rows(params: FiguresParams) -> list[RowSpec]:
+def one_per_value(rows: list[RowSpec], steps: int) -> list[RowSpec]:
+    """Leaves one row per alpha in Table III and per K in Fig. 2: of equals, one of ``steps``."""
+    for field, flag in (("alpha", "table3"), ("num_prototypes", "figure2")):
+        shown: set[object] = set()
+        for row in sorted(rows, key=lambda row: row.steps != steps):
+            if getattr(row, flag):
+                value = getattr(row, field)
+                if value in shown:
+                    rows[rows.index(row)] = replace(row, **{flag: False})
+                shown.add(value)
+    return rows
+
+
+def encoder_rows(params: Params) -> list[RowSpec]:
     """The encoders that are only probed."""
     return [RowSpec(encoder=name, label=e.label) for name, e in params.encoders.items()]
 
@@ -81,7 +98,7 @@ def differences(base: ResolvedRun, run: ResolvedRun) -> set[str]:
     } - {"pretrain.epochs"}
 
 
-def num_steps(params: FiguresParams, run: str) -> int:
+def num_steps(params: Params, run: str) -> int:
     """Updates of a finished run. Raises: FileNotFoundError naming the stage that has not run."""
     path = config.small(params) / "logs" / run / f"seed_{config.seeds(params, run)[0]}" / "log.csv"
     if not path.exists():
@@ -90,7 +107,7 @@ def num_steps(params: FiguresParams, run: str) -> int:
         return sum(1 for _ in file) - 1
 
 
-def read_scores(params: FiguresParams, name: str) -> pd.DataFrame:
+def read_scores(params: Params, name: str) -> pd.DataFrame:
     """Scores of a run or encoder on the tasks of the profile."""
     path = config.small(params) / "probe" / name / "scores.csv"
     if not path.exists():
@@ -100,7 +117,7 @@ def read_scores(params: FiguresParams, name: str) -> pd.DataFrame:
     return scores[scores["task"].isin(params.tasks)]
 
 
-def pretraining(params: FiguresParams) -> dict[str, Any]:
+def pretraining(params: Params) -> dict[str, Any]:
     """What the ``logmel`` stage says of the pretraining corpora."""
     path = config.small(params) / "logmel" / "pretraining.json"
     if not path.exists():
@@ -108,7 +125,7 @@ def pretraining(params: FiguresParams) -> dict[str, Any]:
     return files.read_json(path)
 
 
-def make_provenance(params: FiguresParams, *, steps: int, miniature: bool) -> Provenance:
+def make_provenance(params: Params, *, steps: int, miniature: bool) -> Provenance:
     """Profile, corpora with their sizes, and a hash of every parameter behind the results."""
     hop_s = 0.001 * pretraining(params)["front_end"]["hop_ms"]
     described = [
@@ -116,11 +133,10 @@ def make_provenance(params: FiguresParams, *, steps: int, miniature: bool) -> Pr
         f"{corpus['num_frames'] * hop_s / 3600:,.1f} h)"
         for corpus in pretraining(params)["corpora"]
     ]
-    deciding = params.model_dump(exclude={"storage"})
     return Provenance(
         profile=params.profile,
         corpus=" + ".join(described),
-        parameters=config.digest(deciding)[:8],
+        parameters=config.digest(config.deciding(params.model_dump(exclude={"storage"})))[:8],
         steps=steps,
         miniature=miniature,
     )

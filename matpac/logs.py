@@ -16,7 +16,7 @@ from matpac.trainer import LOSSES, Measured
 LOG = ["step", "epoch", *Scheduled._fields, *LOSSES]
 DIAGNOSTICS = ["step", *diagnostics.NAMES]
 STEPS_BETWEEN_FLUSHES = 25
-"""Losses stay on the device this long, so that logging does not make it wait every step."""
+"""Rows are written this many at a time."""
 
 
 class LogWriter:

@@ -210,7 +210,8 @@ def pretrain(run: str, params: PretrainParams | dict[str, Any]) -> dict[str, dic
             encoder=small / "pretrain" / run / f"seed_{seed}" / "encoder.safetensors",
             logs=small / "logs" / run / f"seed_{seed}",
         )
-        results[f"seed_{seed}"] = distributed.launch(train, job)
+        processes = distributed.num_processes(resolved.pretrain.batch_size)
+        results[f"seed_{seed}"] = distributed.launch(train, job, num_processes=processes)
     if not all(results.values()):
         return results  # under torchrun: another process is the first, and writes
     files.write_json(small / "metrics" / "pretrain" / f"{run}.json", results)

@@ -19,7 +19,8 @@ import torch
 from matpac import config, datasets, distributed, files
 from matpac.clips import Store
 from matpac.config import ProbeParams
-from matpac.embed import AudioEncoder, embed_clips, frozen, load_encoder, logmel_statistics
+from matpac.embed import AudioEncoder, frozen, load_encoder
+from matpac.embeddings import embed_clips, logmel_statistics
 from matpac.linear import train_probes
 from matpac.model import Student
 from matpac.problems import make_problems
@@ -163,7 +164,7 @@ def embeddings(params: ProbeParams, features: Features, store: Store) -> np.ndar
         {
             "encoder": identity(features.encoder),
             "store": files.sha256(store.folder / "index.json"),
-            "code": code_digest("embed"),
+            "code": code_digest("embeddings"),
         }
     )
     path = config.bulk(params) / "embeddings" / features.name / f"{key}.npy"

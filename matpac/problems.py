@@ -4,11 +4,12 @@ A task with an official split is one problem per repeat. A k-fold task is one pe
 that fold tests, the others train. Where the data set ships no validation part (OpenMIC, ESC-50,
 US8K, and MATPAC does not say what it used), ours is drawn from the training part by this rule:
 
-    Whole groups (source recordings, presets, tracks) go to validation, a tenth of them, rounded,
-    at least one. Groups and classes are shuffled with a generator keyed by (seed, repeat, fold).
-    Again and again, the class that has the smallest share of its groups in validation (the first
-    in shuffled order among equals) gives the first of its groups, in shuffled order, that is still
-    in training. A class's last training group is never taken.
+    Whole groups (source recordings, presets, tracks) go to validation: the fraction
+    ``probe.valid_fraction`` of ``params.yaml`` of them, rounded, at least one. Groups and
+    classes are shuffled with a generator keyed by (seed, repeat, fold). Again and again, the
+    class that has the smallest share of its groups in validation (the first in shuffled order
+    among equals) gives the first of its groups, in shuffled order, that is still in training. A
+    class's last training group is never taken.
 
 So the parts share no group, every repeat draws another part, and class proportions follow the
 training part as far as whole groups allow.

@@ -6,6 +6,7 @@ the profile, so nothing that is up to date runs again. With ``-- COMMAND ...`` b
 switches for that command only.
 """
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -51,11 +52,22 @@ def _profile(path: Path) -> str:
 def run_under(profile: str, command: list[str], root: Path) -> int:
     """Runs a command with ``profile`` active, then restores what was; returns its exit status."""
     before = _profile(root / "params.yaml")
-    print(use(profile, root))
+    print(use(profile, root), flush=True)
     try:
-        return subprocess.run(command, cwd=root, check=False).returncode
+        with subprocess.Popen(command, cwd=root) as child:
+            # The command gets Ctrl-C from the terminal too; it may take its time to save.
+            kept = {n: signal.signal(n, lambda *_: None) for n in (signal.SIGINT,)}
+            kept |= {
+                n: signal.signal(n, lambda number, _: child.send_signal(number))
+                for n in (signal.SIGTERM, signal.SIGHUP)
+            }
+            try:
+                return child.wait()
+            finally:
+                for number, handler in kept.items():
+                    signal.signal(number, handler)
     finally:
-        print(use(before, root))
+        print(use(before, root), flush=True)
 
 
 def main(arguments: list[str]) -> int:

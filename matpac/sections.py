@@ -289,12 +289,8 @@ class ProbeParams(PretrainParams):
     probe: ProbeConfig
 
 
-class FiguresParams(ProbeParams):
-    """Sections of the ``figures`` stage: those of ``probe``."""
-
-
-class Params(FiguresParams, LogmelParams):
-    """The whole of ``params.yaml``."""
+class Params(ProbeParams, LogmelParams):
+    """The whole of ``params.yaml``, and the sections of the ``figures`` stage."""
 
 
 class ResolvedRun(Section):

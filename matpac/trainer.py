@@ -91,7 +91,7 @@ class Trainer:
         norm = nn.utils.clip_grad_norm_(self.student.parameters(), pretrain.clip_norm)
         values = distributed.all_mean(torch.stack([prediction, classification, total]).detach())
         measured = torch.cat([values, norm[None]])
-        check_finite(measured, step)
+        check_finite(torch.stack([values[2], norm]), measured, step)
         collapse = None
         if measure:
             collapse = diagnostics.collapse(
@@ -129,9 +129,17 @@ class Trainer:
             getattr(self, name).load_state_dict(state[name])
 
 
-def check_finite(measured: Tensor, step: int) -> None:
-    """Raises: RuntimeError naming the loss or gradient that is not finite."""
-    if not measured.isfinite().all():
+def check_finite(deciding: Tensor, measured: Tensor, step: int) -> None:
+    """Stops a run before an update that would spoil it, on all processes together.
+
+    This waits for the device, once per update.
+
+    Args:
+        deciding: the total loss and the norm of its gradient.
+        measured: `LOSSES`, to be named.
+    Raises: RuntimeError if one of ``deciding`` is not finite.
+    """
+    if not deciding.isfinite().all():
         named = dict(zip(LOSSES, measured.tolist(), strict=True))
         raise RuntimeError(f"step {step}: not finite, nothing updated: {named}")
 

@@ -1,4 +1,4 @@
-"""Before torch is imported: no GPU, since tests compare bits, and threads that wait without spinning.
+"""Before torch is imported: no GPU, since tests compare bits, and threads that do not spin.
 
 Tests marked ``gpu`` run when MATPAC_TEST_GPU is set.
 """

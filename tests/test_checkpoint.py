@@ -49,14 +49,20 @@ def test_only_the_newest_states_are_kept(tmp_path: Path, keep: int) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"not a state", b"half"])
-def test_an_unreadable_state_is_named(checkpoints: Checkpoints, content: bytes) -> None:
+def test_an_unreadable_state_is_named_and_the_one_before_taken(
+    checkpoints: Checkpoints, content: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
     checkpoints.save({"step": 3}, 3)
     checkpoints.save({"step": 4}, 4)
-    path = checkpoints.folder / "state-000000004.pt"
-    path.write_bytes(
-        path.read_bytes()[: path.stat().st_size // 2] if content == b"half" else content
-    )
-    with pytest.raises(RuntimeError, match=r"state-000000004\.pt: not a readable training state"):
+    for step in (4, 3):
+        path = checkpoints.folder / f"state-{step:09d}.pt"
+        half = path.read_bytes()[: path.stat().st_size // 2]
+        path.write_bytes(half if content == b"half" else content)
+        if step == 4:
+            assert checkpoints.load() == {"step": 3}
+            said = capsys.readouterr().out
+            assert "state-000000004.pt: not a readable training state" in said
+    with pytest.raises(RuntimeError, match=r"(?s)000000004\.pt.*000000003\.pt.*start afresh"):
         checkpoints.load()
 
 

@@ -9,13 +9,12 @@ import torch
 
 from matpac.embed import (
     AudioEncoder,
-    embed_clips,
     frames,
     frozen,
     load_encoder,
-    logmel_statistics,
     save_encoder,
 )
+from matpac.embeddings import embed_clips, logmel_statistics
 from matpac.model import Student
 
 LENGTHS = [32, 1, 45, 64, 33, 8, 100, 45]

@@ -63,5 +63,6 @@ def test_minutes_are_those_that_papermill_recorded(tmp_path: Path) -> None:
     for name, start, seconds in (("b", "2026-01-01T10:00", 90), ("a", "2026-01-01T11:00", 30)):
         recorded = f'{{"papermill": {{"start_time": "{start}", "duration": {seconds}}}}}'
         (tmp_path / f"{name}.ipynb").write_text(f'{{"metadata": {recorded}}}')
-    (tmp_path / "unfinished.ipynb").write_text('{"metadata": {"papermill": {"duration": null}}}')
-    assert list(minutes.minutes(tmp_path).items()) == [("b", 1.5), ("a", 0.5)]
+    (tmp_path / "c.ipynb").write_text('{"metadata": {"papermill": {"duration": null}}}')
+    (tmp_path / "of_another_run.ipynb").write_text((tmp_path / "a.ipynb").read_text())
+    assert list(minutes.minutes(tmp_path, "abc").items()) == [("b", 1.5), ("a", 0.5)]
