@@ -5,9 +5,11 @@ MATPAC_PARITY_DIR points these tests at another folder of the same scheme. Every
 ``inference_*.npz`` (with its ``_state``) and ``train_*.npz`` found there is tested. Sizes, decays
 and lengths come from the recording; the constants below are those of the released code.
 
-Tolerances are the recording's own float32 rounding, measured against float64 when it was made;
-each is a hundredth or less of what the nearest wrong method changes (tanh GELU 2e-4, LayerNorm
-epsilon 1e-5 2e-5, a centre of logits 1.7e-2 in the second loss).
+Tolerances are twice the recording's own float32 rounding, which was measured against float64 when
+it was made (ours rounds as much again): losses 1e-6, gradient norms 5e-7 relative, latents 3e-6.
+Ours differ from the public fixtures by less than 1e-7 in the losses, 2e-7 in the norms and 2e-6 in
+the latents. The nearest wrong methods change more: tanh GELU 2e-4, LayerNorm epsilon 1e-5 2e-5, a
+centre of logits 1.7e-2 in the second loss, no EMA 4.6e-4.
 """
 
 import json
@@ -35,8 +37,9 @@ FOLDER = Path(os.environ.get("MATPAC_PARITY_DIR", Path(__file__).parent / "data"
 LOGMEL = 3e-4
 LATENT = 3e-6
 FRAMES_FROM_WAVE = 3e-5
-LOSS = 3e-6
-GRADIENT_RELATIVE = 5e-6
+LOSS = 2e-6
+LOSS_OF_A_PATCH = 5e-6
+GRADIENT_RELATIVE = 1e-6
 TEACHER_TEMP = (0.04, 0.07)
 STUDENT_TEMP, CENTER_MOMENTUM = 0.1, 0.9
 
@@ -284,7 +287,8 @@ def test_latents_and_losses_per_patch(recorded: Recorded, step) -> None:
     for key in ("z_hat_m", "z_m"):
         close(ours[key], recorded.arrays[f"{name}/{key}"], LATENT)
     for key in ("loss_pred_tokens", "loss_cls_tokens"):
-        close(ours[key], recorded.arrays[f"{name}/{key}"], 1e-5)  # single patches, losses near 5
+        # Single patches, of losses up to 9, where a float32 is 1e-6 apart from the next.
+        close(ours[key], recorded.arrays[f"{name}/{key}"], LOSS_OF_A_PATCH)
     scalars = recorded.scalars(name)
     assert ours["loss_pred_tokens"].mean().item() == pytest.approx(scalars["loss_pred"], abs=LOSS)
     assert ours["loss_cls_tokens"].mean().item() == pytest.approx(scalars["loss_cls"], abs=LOSS)
