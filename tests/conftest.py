@@ -8,3 +8,30 @@ import os
 if not os.environ.get("MATPAC_TEST_GPU"):
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import smoke
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root on which every stage has run at smoke size; tests copy nothing and only read."""
+    root = tmp_path_factory.mktemp("smoke")
+    before = dict(os.environ)
+    smoke.prepare(root)
+    os.environ.clear()
+    os.environ.update(before)
+    return root
+
+
+@pytest.fixture
+def smoke_root(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The prepared root as the project of one test."""
+    monkeypatch.setenv("MATPAC_ROOT", str(prepared))
+    monkeypatch.setenv("MATPAC_PROGRESS", "silent")
+    monkeypatch.delenv("MATPAC_DATA", raising=False)
+    yield prepared

@@ -1,6 +1,5 @@
 """Audio files, good and bad, and CSVs become manifests that name what is left out and why."""
 
-import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +10,7 @@ import pytest
 import soundfile
 
 import matpac
-from matpac import audio, audit, config, datasets, files
+from matpac import audio, audit, checks, config, datasets, files
 from matpac.fetch import fetch
 from matpac.folders import folder_manifest
 from matpac.tables import read_table
@@ -314,12 +313,14 @@ def test_embedded_data_set_is_rendered_once(
         columns = {"clip": names, "path": names, "start_s": 0.0, "duration_s": 0.2, "split": ""}
         columns |= {"fold": 0, "group": names, "sha256": "", "excluded": ""}
         info = {"kind": "unlabelled", "metric": None, "split_scheme": None, "num_folds": 0}
-        return pd.DataFrame(columns), info | {"classes": []}
+        info |= {"classes": [], "source": "embedded corpus, code 12"}
+        return pd.DataFrame(columns), info
 
     code = tmp_path / "code/__init__.py"
     files.write_json(code, "stands for the corpus")
     corpus = SimpleNamespace(__file__=code, render=render)
     monkeypatch.setattr(matpac, "corpus", corpus, raising=False)
+    monkeypatch.setitem(checks.RECIPES, "notes", ("multiclass", 3))
     monkeypatch.setenv("MATPAC_ROOT", str(tmp_path))
     monkeypatch.delenv("MATPAC_DATA", raising=False)
 
@@ -331,6 +332,7 @@ def test_embedded_data_set_is_rendered_once(
 
     info = run(1)
     assert (info["num_clips"], info["audio"], info["name"]) == (3, "audio/notes", "notes")
+    assert (info["source"], info["made_by"]) == ("embedded", "embedded corpus, code 12")
     assert run(1) == info and rendered == [("notes", 3, 1)]
     run(2)
     assert rendered[1:] == [("notes", 3, 2)]
@@ -345,14 +347,6 @@ def test_content_hash_ignores_labels_but_not_files() -> None:
     assert datasets.content_hash(manifest.assign(label=[1, 1])) == before
     assert datasets.content_hash(manifest.assign(sha256=["1", "3"])) != before
     assert datasets.content_hash(manifest.iloc[::-1]) != before
-
-
-def test_expand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MATPAC_ROOT", str(tmp_path))
-    monkeypatch.setenv("SCRATCH", "/scratch/me")
-    assert datasets.expand("data/x") == tmp_path.resolve() / "data/x"
-    assert datasets.expand("$SCRATCH/x") == Path("/scratch/me/x")
-    assert datasets.expand("~/x") == Path(os.path.expanduser("~/x"))  # noqa: PTH111
 
 
 def test_esc10(tmp_path: Path) -> None:

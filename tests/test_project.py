@@ -93,11 +93,23 @@ def test_a_stage_runs_its_notebook_after_validating_everything(stage: str) -> No
     assert f"notebooks/{notebook}.ipynb data/${{item.profile}}/executed/{notebook}" in command
 
 
+UNTRACKED = {
+    # Where bulk data lies changes no result; the profile is in every path.
+    "fetch": {"storage"},
+    "logmel": {"storage", "datasets"},  # data sets: through their manifests
+    "pretrain": {"storage", "profile"},
+    # An encoder's own parameters: through its file.
+    "probe": {"storage", "profile", "model", "objective", "pretrain", "runs", "encoders"},
+    "probe_only": {"storage", "profile", "objective", "runs"},
+    "figures": {"storage"},
+}
+
+
 @pytest.mark.parametrize("stage", ENTRY)
-def test_a_stage_tracks_parameters_that_its_entry_point_reads(stage: str) -> None:
+def test_a_stage_tracks_every_parameter_that_its_entry_point_reads(stage: str) -> None:
     _, _, params = ENTRY[stage]
     tracked = {name.split(".")[0] for name in stages()[stage]["params"]}
-    assert tracked <= set(params.model_fields)
+    assert tracked == set(params.model_fields) - UNTRACKED[stage]
 
 
 @pytest.mark.parametrize("stage", ["pretrain", "probe", "probe_only"])
