@@ -9,6 +9,18 @@ from pydantic import ValidationError
 
 from matpac.sections import ResolvedRun
 
+RECIPES = {
+    "pretraining": ("unlabelled", 1),
+    "openmic": ("multilabel", 200),
+    "nsynth": ("multiclass", 110),
+    "gtzan": ("multiclass", 100),
+    "mtt": ("multilabel", 200),
+    "fsd50k": ("multilabel", 200),
+    "esc50": ("multiclass", 100),
+    "us8k": ("multiclass", 100),
+}
+"""Kind and fewest clips of `matpac.corpus.RECIPES`, which would take seconds to import."""
+
 
 def name_problems(sections: dict[str, Any]) -> list[str]:
     """Names that refer to nothing, or to two things."""
@@ -22,14 +34,43 @@ def name_problems(sections: dict[str, Any]) -> list[str]:
             if name not in datasets
         ]
         problems += [f"{section}: {n!r} is named twice" for n in set(names) if names.count(n) > 1]
-    for name in _names(sections.get("tasks")):
-        dataset = sections["datasets"].get(name) if name in datasets else None
-        is_folder = isinstance(dataset, dict) and dataset.get("source") == "folder"
-        if is_folder and dataset.get("kind") is None:
-            problems.append(f"datasets.{name}.kind: missing, and {name!r} is in tasks")
     if runs and "base" not in runs:
         problems.append("runs: no 'base', the reference of every comparison")
     problems += [f"{n!r} is both in runs and in encoders" for n in runs if n in encoders]
+    # A run reaches its notebook through `papermill -p`, which turns such texts into numbers.
+    numbers = [n for n in (*runs, *encoders) if n in ("nan", "inf", "infinity")]
+    return problems + [f"{n!r} in runs or encoders: got the name of a number" for n in numbers]
+
+
+def dataset_problems(sections: dict[str, Any]) -> list[str]:
+    """Data sets that cannot be made, or cannot be what they are used for."""
+    tasks, problems = _names(sections.get("tasks")), []
+    for name in _keys(sections.get("datasets")):
+        if name == "tasks":  # where `dvc.yaml` keeps the indices of all tasks
+            problems.append("datasets: got 'tasks', which is no name for a data set")
+        dataset = sections["datasets"][name]
+        source = dataset.get("source") if isinstance(dataset, dict) else None
+        if source == "embedded":
+            problems += _recipe_problems(name, dataset, is_task=name in tasks)
+        elif source == "folder" and name in tasks and dataset.get("kind") is None:
+            problems.append(f"datasets.{name}.kind: missing, and {name!r} is in tasks")
+    return problems
+
+
+def _recipe_problems(name: str, dataset: dict[str, Any], *, is_task: bool) -> list[str]:
+    recipe, num_clips = dataset.get("recipe"), dataset.get("num_clips")
+    if not isinstance(recipe, str):
+        return []
+    if recipe not in RECIPES:
+        return [f"datasets.{name}.recipe: got {recipe!r}, allowed: {', '.join(RECIPES)}"]
+    kind, smallest = RECIPES[recipe]
+    problems = []
+    if isinstance(num_clips, int) and 0 < num_clips < smallest:
+        problems.append(
+            f"datasets.{name}.num_clips: got {num_clips}, allowed for {recipe}: {smallest} or more"
+        )
+    if is_task and kind == "unlabelled":
+        problems.append(f"tasks: got {name!r}, whose recipe {recipe!r} has no labels")
     return problems
 
 

@@ -2,13 +2,15 @@
 
 A run is an overlay of only what differs from the base sections, resolved by `resolve`. Every
 problem found is listed in one ValueError. ``python -m matpac.config`` validates the whole file;
-each stage's command does that first, so nothing starts on a misspelt key.
+each stage's command does that first, so nothing starts on a misspelt key. It also names folders and
+tables of audio that are not there; `load` does not, since parameters may be read anywhere.
 """
 
 import hashlib
 import json
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,6 +40,12 @@ from matpac.sections import (  # noqa: F401 (callers take every section from her
 )
 
 Stage = TypeVar("Stage", bound=Common)
+FINDERS = (
+    checks.name_problems,
+    checks.dataset_problems,
+    checks.size_problems,
+    checks.overlay_problems,
+)
 
 
 def parse(
@@ -60,7 +68,7 @@ def parse(
         problems = checks.describe(error)
     # Looked for even where a section is bad, so that one message names everything.
     known = {name: sections[name] for name in stage.model_fields if name in sections}
-    for find in (checks.name_problems, checks.size_problems, checks.overlay_problems):
+    for find in FINDERS:
         problems += [f"  {problem}" for problem in find(known)]
     if problems:
         raise ValueError(f"{source}:\n" + "\n".join(problems))
@@ -144,7 +152,30 @@ def small(params: Common) -> Path:
 def bulk(params: Common) -> Path:
     """Folder of audio, log-mel stores, training states and embeddings."""
     base = os.environ.get("MATPAC_DATA") or params.storage or "data"
-    return root() / Path(os.path.expandvars(base)).expanduser() / params.profile
+    return expand(base) / params.profile
+
+
+def expand(path: str) -> Path:
+    """A path of ``params.yaml``: ``~`` and ``$VARIABLES`` expanded, relative to the root."""
+    return root() / Path(os.path.expandvars(path)).expanduser()
+
+
+def used_folders(params: FetchParams) -> dict[str, FolderDataset]:
+    """The folder data sets that are corpora or tasks."""
+    used = {name: params.datasets[name] for name in (*params.corpora, *params.tasks)}
+    return {name: each for name, each in used.items() if each.source == "folder"}
+
+
+def missing_files(params: FetchParams, *, names: Iterable[str]) -> list[str]:
+    """Folders and tables of these folder data sets that do not exist, one readable line each."""
+    problems = []
+    for name in names:
+        dataset = params.datasets[name]
+        if not (folder := expand(dataset.audio)).is_dir():
+            problems.append(f"  datasets.{name}.audio: no folder {folder}")
+        if not (csv := expand(dataset.csv)).is_file():
+            problems.append(f"  datasets.{name}.csv: no file {csv}")
+    return problems
 
 
 def deciding(sections: dict[str, Any]) -> dict[str, Any]:
@@ -169,10 +200,18 @@ def digest(value: object) -> str:
 
 
 def main() -> int:
-    """Validates the parameter file named on the command line, or the project's own."""
+    """Validates the parameter file named on the command line, or the project's own.
+
+    Only the project's own is for this machine. Audio has to be there until its log-mels are made;
+    whoever removes it then can still train, probe and draw.
+    """
     path = Path(sys.argv[1]) if len(sys.argv) > 1 else None
     try:
-        load(path)
+        params = load(path)
+        stores = bulk(params) / "logmel"
+        new = [n for n in used_folders(params) if not (stores / n / "index.json").exists()]
+        if path is None and (problems := missing_files(params, names=new)):
+            raise FileNotFoundError("\n".join([f"{root() / 'params.yaml'}:", *problems]))
     except (ValueError, FileNotFoundError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -19,7 +19,6 @@ Beside it, ``<name>.json`` holds the data set's kind, metric, split scheme, clas
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -51,12 +50,7 @@ def audio_folder(params: config.FetchParams, name: str) -> Path:
     dataset = params.datasets[name]
     if dataset.source == "embedded":
         return config.bulk(params) / "audio" / name
-    return expand(dataset.audio)
-
-
-def expand(path: str) -> Path:
-    """A path of ``params.yaml``: ``~`` and ``$VARIABLES`` expanded, relative to the root."""
-    return config.root() / Path(os.path.expandvars(path)).expanduser()
+    return config.expand(dataset.audio)
 
 
 def load(params: config.Common, name: str) -> tuple[pd.DataFrame, dict[str, Any]]:

@@ -78,7 +78,7 @@ def _manifest(
     manifest, info = folder_manifest(
         name,
         audio_folder=audio_folder,
-        csv=datasets.expand(dataset.csv),
+        csv=config.expand(dataset.csv),
         **columns,
         cache=cache,
         workers=workers,
@@ -114,16 +114,20 @@ def embedded_manifest(
     if state.exists() and (kept := files.read_json(state))["fingerprint"] == wanted:
         manifest = pd.read_parquet(rendered)
         if _add_facts(manifest, audio_folder, cache, workers, name):
-            return manifest, kept["info"]
+            return manifest, _embedded(name, kept["info"])
     state.unlink(missing_ok=True)
     manifest, info = corpus.render(
         recipe, audio_folder, num_clips=num_clips, seed=seed, workers=workers.pool() or 1
     )
-    info = info | {"name": name}
     files.write_table(rendered, manifest)
     files.write_json(state, {"fingerprint": wanted, "info": info})
     _add_facts(manifest, audio_folder, cache, workers, name)
-    return manifest, info
+    return manifest, _embedded(name, info)
+
+
+def _embedded(name: str, info: dict[str, Any]) -> dict[str, Any]:
+    """Information as it is written beside the manifest; what rendered the audio is kept in it."""
+    return info | {"name": name, "source": "embedded", "made_by": info["source"]}
 
 
 def _versions(corpus: ModuleType) -> dict[str, Any]:

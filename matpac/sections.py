@@ -15,8 +15,11 @@ PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NaturalFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 OpenFraction = Annotated[float, Field(gt=0, lt=1)]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
-"""Names become folder names and DVC stage names: lower case, digits and underscores."""
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+"""Names become folder names and DVC stage names: lower case, digits and underscores.
+
+They start with a letter: papermill would pass a run called 2048 to its notebook as a number.
+"""
 
 
 class Section(BaseModel):
@@ -64,10 +67,20 @@ class FolderDataset(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        problems = []
         if self.kind and self.labels is None:
-            raise ValueError("kind is given, so labels (a column name) is needed")
-        if self.kind and (self.fold is None) == (self.split is None):
-            raise ValueError("a labelled data set needs either fold or split (a column name)")
+            problems.append("kind is given, so labels (a column name) is needed")
+        if self.kind == "multiclass" and (isinstance(self.labels, list) or self.separator):
+            problems.append(
+                f"kind multiclass with labels {self.labels!r} and separator {self.separator!r}, "
+                "allowed: one column, no separator"
+            )
+        if self.kind and self.fold is None and self.split is None:
+            problems.append("a labelled data set needs either fold or split (a column name)")
+        if self.fold is not None and self.split is not None:
+            problems.append("both fold and split are given, allowed: one of them")
+        if problems:
+            raise ValueError("\n".join(problems))
         return self
 
 
@@ -97,10 +110,20 @@ class LogmelConfig(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        problems = []
         if (self.mean is None) != (self.std is None):
-            raise ValueError("mean and std are both numbers or both null")
+            problems.append("mean and std are both numbers or both null")
         if not self.fmin_hz < self.fmax_hz <= self.sample_rate / 2:
-            raise ValueError("fmin_hz < fmax_hz <= sample_rate / 2 does not hold")
+            problems.append("fmin_hz < fmax_hz <= sample_rate / 2 does not hold")
+        for name in ("window_ms", "hop_ms"):
+            samples = getattr(self, name) * self.sample_rate / 1000
+            if samples < 1 or abs(samples - round(samples)) > 1e-6:
+                problems.append(
+                    f"{name} {getattr(self, name):g} is {samples:g} samples at {self.sample_rate} "
+                    "Hz, allowed: a positive whole number of samples"
+                )
+        if problems:
+            raise ValueError("\n".join(problems))
         return self
 
 
@@ -165,7 +188,7 @@ class ObjectiveConfig(Section):
 class PretrainConfig(Section):
     """Optimisation (MATPAC Sec. IV-A)."""
 
-    epochs: NaturalFloat
+    epochs: PositiveFloat
     warmup_epochs: NaturalFloat
     batch_size: Positive
     """Clips per optimiser step over all processes."""

@@ -9,8 +9,9 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from matpac import config
+from matpac import checks, config
 from matpac.config import FetchParams, Params, PretrainParams, ProbeParams, ResolvedRun, parse
+from matpac.corpus import RECIPES
 
 TESTS = Path(__file__).parent
 PARAMETER_FILES = [TESTS / "smoke.yaml", *sorted(TESTS.parent.glob("params*.yaml"))]
@@ -148,7 +149,10 @@ def test_one_error_names_everything() -> None:
         ("pretrain", {"warmup_epochs": 5.0}, "pretrain: warmup_epochs is larger than epochs"),
         ("pretrain", {"betas": [0.9]}, "pretrain.betas: List should have at least 2 items"),
         ("pretrain", {"eps": float("nan")}, "pretrain.eps: Input should be"),
+        ("pretrain", {"epochs": 0.0, "warmup_epochs": 0.0}, "pretrain.epochs: Input should be gre"),
         ("logmel", {"fmax_hz": 9000.0}, "logmel: fmin_hz < fmax_hz <= sample_rate / 2"),
+        ("logmel", {"hop_ms": 10.01}, "logmel: hop_ms 10.01 is 160.16 samples at 16000 Hz, allow"),
+        ("logmel", {"window_ms": 0.01}, "logmel: window_ms 0.01 is 0.16 samples at 16000 Hz, all"),
         (
             "objective",
             {"centering": "both"},
@@ -215,6 +219,31 @@ def test_names() -> None:
     assert problems(sections) == ["datasets.own.kind: missing, and 'own' is in tasks"]
 
 
+def test_names_start_with_a_letter_and_are_no_numbers() -> None:
+    sections = smoke()
+    sections["runs"] |= {"2048": {}, "inf": {}}
+    pattern, number = problems(sections)
+    assert pattern.startswith("runs.2048") and "String should match pattern" in pattern
+    assert number == "'inf' in runs or encoders: got the name of a number"
+
+
+def test_embedded_datasets() -> None:
+    sections = smoke()
+    sections["datasets"]["tasks"] = {
+        "source": "embedded", "recipe": "pretraning", "num_clips": 1, "seed": 0
+    }  # fmt: skip
+    sections["datasets"]["nsynth"]["num_clips"] = 109
+    sections["tasks"] += ["embedded"]
+    assert problems(sections) == [
+        "tasks: got 'embedded', whose recipe 'pretraining' has no labels",
+        "datasets.nsynth.num_clips: got 109, allowed for nsynth: 110 or more",
+        "datasets: got 'tasks', which is no name for a data set",
+        f"datasets.tasks.recipe: got 'pretraning', allowed: {', '.join(checks.RECIPES)}",
+    ]
+    recipes = {recipe.name: (recipe.kind, recipe.smallest) for recipe in RECIPES.values()}
+    assert recipes == checks.RECIPES
+
+
 def test_folder_datasets() -> None:
     sections = smoke()
     own = {"source": "folder", "audio": "a", "csv": "b", "kind": "multiclass"}
@@ -223,7 +252,14 @@ def test_folder_datasets() -> None:
     own["labels"] = "class"
     assert "needs either fold or split" in problems(sections)[0]
     own["fold"] = own["split"] = "part"
-    assert "needs either fold or split" in problems(sections)[0]
+    own["labels"] = ["owl", "crow"]
+    multiclass, both = problems(sections)
+    assert multiclass.startswith("datasets.own") and multiclass.endswith(
+        "kind multiclass with labels ['owl', 'crow'] and separator None, "
+        "allowed: one column, no separator"
+    )
+    assert both.endswith("both fold and split are given, allowed: one of them")
+    own["labels"] = "class"
     del own["split"]
     assert parse(Params, sections).datasets["own"].fold == "part"
     own["source"] = "web"
@@ -286,6 +322,34 @@ def test_the_command_line(
     assert config.main() == 1
 
 
+def test_missing_audio_of_the_active_file_is_named_until_its_log_mels_are_made(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    sections = smoke()
+    own = {"source": "folder", "audio": "$OWN/audio", "csv": "$OWN/own.csv"}
+    sections["datasets"] |= {"own": own, "unused": own}
+    sections["corpora"] = {"own": 1.0}
+    params = project / "params.yaml"
+    params.write_text(yaml.safe_dump(sections))
+    monkeypatch.setenv("OWN", str(project / "own"))
+    assert config.load().corpora == {"own": 1.0}  # loading asks for no file
+    monkeypatch.setattr("sys.argv", ["config"])
+    assert config.main() == 1
+    assert capsys.readouterr().err.splitlines() == [
+        f"{params}:",
+        f"  datasets.own.audio: no folder {project}/own/audio",
+        f"  datasets.own.csv: no file {project}/own/own.csv",
+    ]
+    index = project / "data" / sections["profile"] / "logmel" / "own" / "index.json"
+    index.parent.mkdir(parents=True)
+    index.touch()
+    assert config.main() == 0
+    index.unlink()
+    (project / "own" / "audio").mkdir(parents=True)
+    (project / "own" / "own.csv").touch()
+    assert config.main() == 0
+
+
 # -------------------------------------------------------------------------------- where things lie
 
 
@@ -312,6 +376,13 @@ def test_root(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     (project / "dvc.yaml").unlink()
     with pytest.raises(FileNotFoundError, match=r"no dvc\.yaml in .* set MATPAC_ROOT"):
         config.root()
+
+
+def test_expand(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCRATCH", "/scratch/me")
+    assert config.expand("data/x") == project / "data/x"
+    assert config.expand("$SCRATCH/x") == Path("/scratch/me/x")
+    assert config.expand("~/x") == Path("~/x").expanduser()
 
 
 def test_small_and_bulk(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
