@@ -8,6 +8,7 @@ then is run for real, notebooks included.
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -30,17 +31,21 @@ pytestmark = pytest.mark.slow
 
 def dvc(project: Path, *arguments: str, check: bool = True) -> str:
     """Output of a DVC command, as a user of .venv would run it."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("MATPAC_")}
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     done = subprocess.run(
         [sys.executable, "-m", "dvc", *arguments],
         cwd=project,
-        env=environment,
+        env=dvc_environment(),
         capture_output=True,
         text=True,
     )
     assert not check or done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
+
+
+def dvc_environment() -> dict[str, str]:
+    """As an activated .venv has it, without what tests set."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MATPAC_")}
+    return environment | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
 
 def ran(output: str) -> list[str]:
@@ -127,14 +132,10 @@ def test_a_second_repro_runs_nothing_and_is_quick(project: Path) -> None:
 def test_switching_profiles_and_back_runs_nothing(project: Path) -> None:
     use = [sys.executable, "-m", "matpac.profiles"]
     for profile, stages in (("paper", {"pretrain@paper-base"}), ("mini", {"probe@mini-alpha1"})):
-        subprocess.run([*use, profile], cwd=project, check=True, env=clean_environment())
+        subprocess.run([*use, profile], cwd=project, check=True, env=dvc_environment())
         assert stages <= set(dvc(project, "stage", "list", "--name-only").split())
         assert ran(dvc(project, "repro")) == []
     assert config.load(project / "params.yaml").profile == "mini"
-
-
-def clean_environment() -> dict[str, str]:
-    return {k: v for k, v in os.environ.items() if not k.startswith("MATPAC_")}
 
 
 def test_every_mistake_is_named_before_anything_runs(project: Path, edit) -> None:
@@ -179,6 +180,30 @@ def test_an_edited_overlay_reruns_that_run_its_probe_and_the_figures(project: Pa
     output = dvc(project, "repro")
     assert ran(output) == ["pretrain@mini-alpha1", "probe@mini-alpha1", "figures@mini"]
     assert "pretrain alpha1: 100%" in output, "progress reaches the terminal"
+
+
+def test_ctrl_c_saves_and_the_next_repro_goes_on(project: Path, edit) -> None:
+    sections = yaml.safe_load((project / "params.yaml").read_text())
+    edit(pretrain=sections["pretrain"] | {"epochs": 150.0, "checkpoint_every_s": 1e6})
+    started = subprocess.Popen(
+        [sys.executable, "-m", "dvc", "repro", "-s", "pretrain@mini-base"],
+        cwd=project,
+        env=dvc_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,  # a terminal's Ctrl-C reaches a whole group
+    )
+    lines = iter(started.stdout.readline, "")
+    assert any("pretrain base:" in line for line in lines), "training never began"
+    os.killpg(started.pid, signal.SIGINT)
+    rest = started.communicate()[0]
+    assert started.returncode != 0, rest
+    assert not (project / "data" / "mini" / "pretrain" / "base").exists()
+    output = dvc(project, "repro", "-s", "pretrain@mini-base")
+    step = re.search(r"base: resuming at step (\d+)", output)
+    assert step and int(step[1]) > 0, output
+    assert "pretrain base: 100%|900/900" in output
 
 
 def test_metrics_and_plots_are_readable(project: Path) -> None:
