@@ -14,6 +14,7 @@ In reading order; a module imports only from modules above it (a test holds it t
     tables        CSV tables of folders of audio
     workers       processes for preparing data
     corpus        the embedded corpus: sampled instruments, synthesised environments, seven tasks
+    mp3           how many samples the frames of an MP3 hold
     audio         reads audio files, and says what is wrong with one
     datasets      manifests: one row per clip, with its split or fold and labels
     audit         which files of a data set can be used

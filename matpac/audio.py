@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from matpac import files
+from matpac import files, mp3
 
 EXTENSIONS = (".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff", ".opus")
 BLOCK_FRAMES = 1 << 18
@@ -67,19 +67,32 @@ def check(path: Path) -> AudioFacts:
 def _checked_duration_s(path: Path) -> float:
     """Length of a file that can be read to its end. Raises: UnusableAudioError."""
     with _open(path) as file:
-        promised, count = file.frames, 0
+        promised, count, damage = file.frames, 0, ""
         try:
             while len(block := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
                 count += len(block)
                 if not np.isfinite(block).all():
                     raise UnusableAudioError("NaN or infinite samples")
-        except soundfile.LibsndfileError:
-            pass  # told below: fewer samples than promised came out
-        if count < promised:
+        except soundfile.LibsndfileError as error:
+            damage = error.error_string  # told below if fewer samples than there are came out
+        found = mp3.frames(path) if file.format == "MP3" else None
+        if found is not None and not found.indexed:
+            _refuse_part_of_mp3(found, count, damage)
+        elif count < promised:
             raise UnusableAudioError(f"truncated: {count} of {promised} samples can be read")
         if missing := _missing_bytes(path):
             raise UnusableAudioError(f"truncated: the last {missing} bytes are missing")
         return count / file.samplerate
+
+
+def _refuse_part_of_mp3(found: mp3.Frames, count: int, damage: str) -> None:
+    """Raises UnusableAudioError if frames are cut off, or more of them are there than are read."""
+    if found.missing_bytes:
+        raise UnusableAudioError(f"truncated: the last {found.missing_bytes} bytes are missing")
+    # The guess at the length of a file without index may be a frame short; decoders drop another.
+    if count < found.samples - 2 * found.longest:
+        reason = f"damaged ({damage})" if damage else "MP3 of variable bit rate without an index"
+        raise UnusableAudioError(f"{reason}: {count} of {found.samples} samples can be read")
 
 
 def _open(path: Path) -> soundfile.SoundFile:
