@@ -136,7 +136,7 @@ def table2(
     notes = [interval_note(averages), provenance.line, provenance.warning]
     if averaged != list(TASKS):
         notes.insert(1, f"Avg. here is over {', '.join(NAMES.get(t, t) for t in averaged)}.")
-    notes += [steps_note(rows, provenance)]
+    notes += [steps_note(rows, provenance), _classes_note(scores, datasets)]
     if len(blocks) > 1:
         notes += [LOST, *(f"{m.name}: {m.note}." for m in paper.TABLE2 if m.note)]
     return Table(
@@ -196,6 +196,19 @@ def table3(
         ),
         notes=tuple(filter(None, notes)),
     )
+
+
+def _classes_note(scores: pd.DataFrame, datasets: Mapping[str, Mapping[str, Any]]) -> str:
+    """Which mAP leaves out classes, since the test part has no observed positive of them."""
+    if "num_classes_scored" not in scores:
+        return ""
+    fewest = scores.groupby("task")["num_classes_scored"].min()
+    short = [
+        f"{NAMES.get(task, task)} over {fewest[task]} of {len(info['classes'])} classes"
+        for task, info in datasets.items()
+        if info["metric"] == "map" and fewest[task] < len(info["classes"])
+    ]
+    return f"mAP of {'; '.join(short)}: the others have no positive to test." if short else ""
 
 
 def _ordered(datasets: Mapping[str, Any]) -> list[str]:

@@ -165,6 +165,26 @@ def test_table_one_sets_ours_beside_the_papers() -> None:
     assert (lines[7]["task"], lines[7]["samples_paper"]) == ("my_birds", "—")
 
 
+def test_classes_without_a_positive_are_counted_under_the_table() -> None:
+    counted = scores().assign(num_classes_scored=20)
+    counted.loc[counted["task"] == "mtt", "num_classes_scored"] = 18
+    classes = {task: {**info(task), "classes": list(range(20))} for task in DATASETS}
+    notes = " ".join(table2(counted, classes, ROWS, MINI).notes)
+    assert "mAP of MTT over 18 of 20 classes: the others have no positive to test." in notes
+    assert "OpenMIC over" not in notes
+
+
+def test_own_tasks_alone_leave_the_papers_rows_out() -> None:
+    own = scores()[scores()["task"] == "esc50"].assign(task="my_birds")
+    real = dataclasses.replace(MINI, profile="mine", miniature=False)
+    table = table2(own, {"my_birds": info("my_birds")}, ROWS, real)
+    assert [block.heading for block in table.blocks] == ["This run: tasks of the mine profile"]
+    assert "cannot be compared with the paper's" in " ".join(table.notes)
+    (_, _, everything) = table3(own, {"my_birds": info("my_birds")}, ROWS, real).blocks[0].rows
+    assert everything[0] == "All" and isinstance(everything[2], Score)
+    assert set(series(own, ROWS)["panel"]) == {"my_birds", "average"}
+
+
 def test_own_task_gets_a_column_and_stays_out_of_the_average() -> None:
     own = scores()
     own = pd.concat([own, own[own["task"] == "gtzan"].assign(task="my_birds", score=0.99)])
