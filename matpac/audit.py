@@ -1,9 +1,10 @@
 """Every audio file of a data set is read once, on all cores, and the findings are kept.
 
-The findings are keyed by a file's size and time of change, so a second run, or one after an
+The findings are keyed by a file's place, size and time of change, so a second run, or one after an
 interruption, reads only what is new. A missing file is looked for again each time.
 """
 
+import hashlib
 import time
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -36,7 +37,9 @@ def audit(
         [(path, *_state(folder / path)) for path in dict.fromkeys(paths)],
         columns=["path", "size", "changed"],
     )
-    cache_path = cache / f"audit-v{VERSION}.parquet"
+    # Two folders may hold files of one name, size and time: unpacked archives do.
+    place = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]
+    cache_path = cache / f"audit-v{VERSION}-{place}.parquet"
     known = pd.read_parquet(cache_path) if cache_path.exists() else _no_findings()
     facts = facts.merge(known, on=["path", "size", "changed"], how="left").set_index("path")
     new = facts.index[facts["problem"].isna()]

@@ -5,6 +5,7 @@ an error; what is wrong with one row or file excludes that clip, with the reason
 """
 
 import os
+import posixpath
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ def folder_manifest(
         raise FileNotFoundError(f"{name}: no audio folder {audio_folder}")
     label_columns = [labels] if isinstance(labels, str) else labels or []
     table = read_table(csv, [filename, *label_columns, fold, split, group])
-    paths = _locate(audio_folder, table[filename])
+    paths = _locate(audio_folder, table[filename].map(_normalised))
     facts = audit(audio_folder, paths[paths != ""], cache=cache, workers=workers, name=name)
     facts = facts.reindex(paths)
     manifest = pd.DataFrame({"clip": table[filename], "path": paths, "start_s": 0.0})
@@ -67,14 +68,20 @@ def folder_manifest(
     manifest["clip"] = _unique_names(manifest)
     manifest["split"], manifest["fold"], manifest["group"] = "", 0, manifest["clip"]
     public_kind, metric = datasets.KINDS[kind]
-    classes = _add_labels(manifest, table, csv, labels, separator, kind)
     scheme, num_folds = _add_parts(manifest, table, csv, fold, split)
+    classes = _add_labels(manifest, table, csv, labels, separator, kind)
+    _refuse_empty_parts(manifest, table, csv, fold, split)
     if group is not None:
         manifest["group"] = table[group].where(table[group] != "", manifest["clip"])
         _refuse_crossing(manifest, csv, group)
     info = {"name": name, "source": "folder", "kind": public_kind, "metric": metric}
     info |= {"split_scheme": scheme, "num_folds": num_folds, "classes": classes}
     return manifest, info
+
+
+def _normalised(text: str) -> str:
+    """A file name as it is compared: ``./a.wav`` and ``b//a.wav`` have shorter forms."""
+    return posixpath.normpath(text) if text else ""
 
 
 def _locate(folder: Path, wanted: pd.Series) -> np.ndarray:
@@ -130,7 +137,10 @@ def _add_labels(
     separator: str | None,
     kind: str | None,
 ) -> list[str]:
-    """Adds the target column and excludes rows without a target; returns the classes."""
+    """Adds the target column and excludes rows without a target.
+
+    Returns: the classes, of which each has a clip that can be used.
+    """
     if kind is None:
         return []
     if kind == "multilabel" and isinstance(labels, list):
@@ -145,15 +155,20 @@ def _add_labels(
         [part.strip() for part in text.split(separator) if part.strip()] if separator else [text]
         for text in table[labels]
     ]
-    classes = _in_order({label for each in named for label in each if label})
+    blank = (table[labels] == "").to_numpy()
+    if kind == "multiclass":
+        _exclude(manifest, blank, f"blank label in column {labels!r}")
+    used = (manifest["excluded"] == "").to_numpy()
+    classes = _in_order(
+        {label for each, use in zip(named, used, strict=True) if use for label in each if label}
+    )
     index = {label: number for number, label in enumerate(classes)}
     if kind == "multiclass":
         manifest["label"] = [index.get(each[0], -1) for each in named]
-        _exclude(manifest, (manifest["label"] < 0).to_numpy(), f"blank label in column {labels!r}")
         return classes
     targets = np.zeros((len(named), len(classes)))
     for row, each in enumerate(named):
-        targets[row, [index[label] for label in each if label]] = 1.0
+        targets[row, [index[label] for label in each if label in index]] = 1.0
     manifest["labels"] = list(targets)  # a blank cell means that no class is present
     return classes
 
@@ -195,6 +210,24 @@ def _add_parts(
         if not (manifest["split"] == part).any():
             raise ValueError(f"{csv}: column {split!r}: no {part} clip, needed for a task")
     return "tvt", 0
+
+
+def _refuse_empty_parts(
+    manifest: pd.DataFrame, table: pd.DataFrame, csv: Path, fold: str | None, split: str | None
+) -> None:
+    """Raises ValueError if every clip of a split or fold is excluded, with the reasons."""
+    column, places = ("fold", fold) if fold is not None else ("split", split)
+    if places is None:
+        return
+    placed = manifest[~manifest[column].isin([0, ""])]
+    used = set(placed.loc[placed["excluded"] == "", column])
+    for part, rows in placed.groupby(column):
+        if part not in used:
+            name = table.loc[rows.index[0], places]
+            raise ValueError(
+                f"{csv}: column {places!r}: no clip of {column} {name!r} can be used:\n"
+                + datasets.describe(datasets.excluded_clips(rows))
+            )
 
 
 def _refuse_crossing(manifest: pd.DataFrame, csv: Path, group: str) -> None:

@@ -205,12 +205,13 @@ def test_multiclass_folds(four_files: Path) -> None:
 
 
 def test_multilabel_columns_with_unobserved_cells(four_files: Path) -> None:
+    write_tone(four_files / "audio/e.wav")
     text = "filename,owl,crow,part\na.wav,1,,train\nb.wav,0,1,val\nc.wav,,,test\nd.wav,2,1,eval\n"
     manifest, info = manifest_of(
-        four_files, text, labels=["owl", "crow"], kind="multilabel", split="part"
+        four_files, text + "e.wav,1,1,test", labels=["owl", "crow"], kind="multilabel", split="part"
     )
     np.testing.assert_array_equal(np.stack(manifest["labels"][:2]), [[1, np.nan], [0, 1]])
-    assert manifest["split"].tolist() == ["train", "valid", "test", "test"]
+    assert manifest["split"].tolist() == ["train", "valid", "test", "test", "test"]
     assert manifest["excluded"][2] == "blank label: no class is observed"
     assert manifest["excluded"][3].startswith("unknown label: allowed in a 0/1 column")
     assert info["classes"] == ["owl", "crow"] and info["metric"] == "map"
@@ -227,6 +228,31 @@ def test_multilabel_in_one_column(four_files: Path) -> None:
     assert manifest["path"].tolist() == ["a.wav", "b.wav"]  # a name without its extension
     assert (manifest["excluded"] == "").all()  # no tag is an observation
     assert datasets.summarise(manifest, info)["validation"] == "drawn"
+
+
+def test_classes_are_those_of_clips_that_can_be_used(four_files: Path) -> None:
+    rows = "a.wav,owl;crow,1\nb.wav,owl,2\nnowhere.wav,eagle;owl,1\nc.wav,kite,\n"
+    columns = {"labels": "class", "fold": "fold"}
+    text = "filename,class,fold\n" + rows
+    manifest, info = manifest_of(four_files, text, separator=";", kind="multilabel", **columns)
+    assert info["classes"] == ["crow", "owl"]
+    assert np.stack(manifest["labels"]).tolist() == [[1, 1], [0, 1], [0, 1], [0, 0]]
+    manifest, info = manifest_of(four_files, text, kind="multiclass", **columns)
+    assert info["classes"] == ["owl", "owl;crow"]
+    assert manifest["label"].tolist() == [1, 0, -1, -1]
+    assert manifest["excluded"].tolist() == ["", "", "missing file", "blank fold in column 'fold'"]
+
+
+def test_a_file_under_two_spellings_of_its_name_is_a_duplicate(four_files: Path) -> None:
+    write_tone(four_files / "audio/below/e.wav")
+    names = ["a.wav", "./a.wav", "below//e.wav", "e", "b", "b.wav", "below/../c.wav", ""]
+    text = "filename,\n" + ",\n".join(names) + ",\n"
+    manifest, _ = manifest_of(four_files, text)
+    located = ["a.wav", "a.wav", "below/e.wav", "below/e.wav", "b.wav", "b.wav", "c.wav", ""]
+    assert manifest["path"].tolist() == located
+    again = "duplicate row: the file is already in the table"
+    assert manifest["excluded"].tolist() == ["", again] * 3 + ["", "blank file name"]
+    assert manifest["clip"].is_unique
 
 
 def test_bare_names_are_found_in_folders_below_if_unique(tmp_path: Path) -> None:
@@ -254,6 +280,16 @@ def test_bare_names_are_found_in_folders_below_if_unique(tmp_path: Path) -> None
             "filename,class,part\na.wav,owl,train\nb.wav,owl,valid\n",
             {"labels": "class", "kind": "multiclass", "split": "part"},
             "column 'part': no test clip",
+        ),
+        (
+            "filename,class,part\na.wav,owl,train\nx.wav,owl,valid\nb.wav,owl,test\n",
+            {"labels": "class", "kind": "multiclass", "split": "part"},
+            r"clips.csv: column 'part': no clip of split 'valid' can be used:\n  x.wav: missing",
+        ),
+        (
+            "filename,class,fold\na.wav,owl,07\nx.wav,owl,9\nb.wav,,9\nc.wav,owl,8\n",
+            {"labels": "class", "kind": "multiclass", "fold": "fold"},
+            r"fold '9' can be used:\n  x.wav: missing file\n  b.wav: blank label in column 'class'",
         ),
         (
             "filename,class,fold\na.wav,owl,1\nb.wav,owl,1\n",
@@ -327,6 +363,10 @@ def test_unchanged_files_are_not_read_again(
     write_tone(four_files / "audio/b.wav", duration_s=0.3)
     manifest, _ = manifest_of(four_files, text + "d.wav\n")
     assert read == ["b.wav", "d.wav"]
+    (four_files / "audio").rename(four_files / "moved")
+    (four_files / "audio").symlink_to("moved")  # another folder by the same name
+    manifest_of(four_files, text)
+    assert read[2:] == ["a.wav", "b.wav", "c.wav"]
     assert manifest["duration_s"].tolist() == [0.2, 0.3, 0.2, 0.2]
 
 
