@@ -23,6 +23,7 @@ $(VENV)/.ready: requirements.txt pyproject.toml
 
 repro: setup        ## Regenerates every table and figure of the profile in params.yaml
 	@$(BIN)/python -m matpac.config
+	@$(BIN)/python -m matpac.sources
 	$(BIN)/dvc repro
 	@$(BIN)/python -m matpac.minutes
 

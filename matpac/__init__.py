@@ -11,6 +11,7 @@ In reading order; a module imports only from modules above it (a test holds it t
     minutes       how long each stage took
     distributed   several processes or one; the only importer of torch.distributed
     files         files that appear complete or not at all
+    sources       what lies in the folders of audio: whether to fetch again
     tables        CSV tables of folders of audio
     workers       processes for preparing data
     corpus        the embedded corpus: sampled instruments, synthesised environments, seven tasks

@@ -6,9 +6,10 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
+if TYPE_CHECKING:  # for what does not handle tables it would be a second's wait
+    import pandas as pd
 
 
 @contextmanager
@@ -34,7 +35,7 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text("utf-8"))
 
 
-def write_table(path: Path, frame: pd.DataFrame) -> None:
+def write_table(path: Path, frame: "pd.DataFrame") -> None:
     """Writes a table as Parquet, without its row index."""
     with replacing(path) as temporary:
         frame.to_parquet(temporary, index=False)

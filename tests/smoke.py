@@ -29,8 +29,10 @@ def run_stages(params: config.Params) -> None:
     from matpac.preprocess import preprocess
     from matpac.pretrain import pretrain
     from matpac.probe import probe
+    from matpac.sources import write as write_sources
 
     with contextlib.redirect_stdout(io.StringIO()):
+        write_sources(params)
         fetch(params)
         preprocess(params)
         for run in params.runs:
