@@ -69,16 +69,15 @@ def write(params: config.FetchParams) -> bool:
     return True
 
 
-def main() -> int:
-    """Writes ``sources.json`` of the active profile. Returns: the exit status."""
+def main() -> str | None:
+    """Writes ``sources.json`` of the active profile. Returns: what went wrong, for `sys.exit`."""
     try:
         params = config.load()
         if write(params) and (names := ", ".join(config.used_folders(params))):
             print(f"new or changed since the last look: {names}")
     except (ValueError, FileNotFoundError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+        return str(error)
+    return None
 
 
 if __name__ == "__main__":
