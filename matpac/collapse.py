@@ -124,11 +124,12 @@ def plot(logs: pd.DataFrame, runs: Sequence[str] = tuple(RUNS), *, note: str = "
     present = [run for run in runs if (logs["run"] == run).any()]
     if not present:
         raise ValueError(f"runs: got {', '.join(runs)}, allowed: {', '.join(logs['run'].unique())}")
+    logs = logs[logs["run"].isin(present)]
     with plt.style.context(STYLE):
         figure = plt.figure(figsize=(7.16, 4.5), layout="constrained")
         top, bottom = figure.subfigures(2, 1, height_ratios=[1, 1.12], hspace=0.04)
         panels = top.subplots(1, len(present), sharex=True, sharey=True, squeeze=False)
-        _entropies(panels[0], logs[logs["run"].isin(present)], present)
+        _entropies(panels[0], logs, present)
         for axes, column in zip(bottom.subplots(1, len(TITLES)), TITLES, strict=True):
             _compare(axes, logs, present, column)
         if note:

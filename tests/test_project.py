@@ -1,12 +1,14 @@
 """Contracts between the files of the repository: imports, stages, notebooks, lock, style."""
 
 import ast
+import math
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 import yaml
 
@@ -178,7 +180,46 @@ def test_stage_notebooks_hold_the_smoke_sections_and_make_one_call(stage: str) -
         assert re.search(rf"\b{key}={key}\b", calls[0]), f"{key} is not passed to the call"
 
 
+def mini() -> config.Params:
+    """The mini profile, whichever is active."""
+    active = config.load(ROOT / "params.yaml")
+    return active if active.profile == "mini" else config.load(ROOT / "params.mini.yaml")
+
+
+def test_notebook_06_speaks_of_the_committed_runs() -> None:
+    cells = notebook(ROOT / "notebooks" / "06_inspect_collapse.ipynb").cells
+    text = " ".join(cell.source for cell in cells)
+    prototypes, epochs = mini().model.num_prototypes, mini().pretrain.epochs
+    assert f"K = {prototypes}, so ln K = {math.log(prototypes):.2f}" in text
+    assert f"{ {10.0: 'ten', 20.0: 'twenty'}[epochs] } passes over the embedded corpus" in text
+    curves = pd.read_csv(ROOT / "figures" / "mini" / "collapse.csv")
+    final = curves[curves["step"] > 0.9 * curves["step"].max()].groupby("run").mean("step")
+    # What the prose claims of the figure beside it.
+    assert final.loc["base", "teacher_kl"] > 1
+    assert final.loc["no_centering", "teacher_entropy_of_mean"] < 0.1
+    assert final.loc[["no_sharpening", "neither"], "teacher_kl"].max() < 0.1
+    assert final.loc["alpha0", "prediction_loss"] > 1.5
+    assert final.drop("alpha0")["prediction_loss"].max() < 0.15
+
+
 # ---------------------------------------------------------------------------------- repository
+
+
+def test_readme_shows_the_committed_tables() -> None:
+    """Every row of ours in the README stands in the file that the pipeline wrote."""
+    readme = (ROOT / "README.md").read_text()
+    for name in ("figures/mini/table2.md", "figures/esc10/table2.md"):
+        lines = (ROOT / name).read_text().splitlines()
+        start = next(i for i, line in enumerate(lines) if "This run" in line)
+        rows = [line for line in lines[start + 1 :] if line.startswith("| ")]
+        ours = rows[: next((i for i, row in enumerate(rows) if "Reported" in row), len(rows))]
+        assert len(ours) >= 3 and all(row in readme for row in ours), name
+
+
+def test_readme_links_lead_somewhere() -> None:
+    links = re.findall(r"\]\(([^)]+)\)", (ROOT / "README.md").read_text())
+    local = [link for link in links if not link.startswith("http")]
+    assert len(local) > 10 and [link for link in local if not (ROOT / link).exists()] == []
 
 
 def lock() -> str:
