@@ -193,7 +193,9 @@ def test_notebook_06_speaks_of_the_committed_runs() -> None:
     assert f"K = {prototypes}, so ln K = {math.log(prototypes):.2f}" in text
     assert f"{ {10.0: 'ten', 20.0: 'twenty'}[epochs] } passes over the embedded corpus" in text
     curves = pd.read_csv(ROOT / "figures" / "mini" / "collapse.csv")
-    final = curves[curves["step"] > 0.9 * curves["step"].max()].groupby("run").mean(numeric_only=True)
+    final = (
+        curves[curves["step"] > 0.9 * curves["step"].max()].groupby("run").mean(numeric_only=True)
+    )
     # What the prose claims of the figure beside it.
     assert final.loc["base", "teacher_kl"] > 1
     assert final.loc["no_centering", "teacher_entropy_of_mean"] < 0.1
