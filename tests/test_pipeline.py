@@ -63,8 +63,11 @@ def paper_sections(folder: Path) -> dict:
         noise = np.random.default_rng(i).normal(0, 0.05, 32000)
         soundfile.write(audio / f"{i}.wav", 0.3 * tone + noise, 16000)
         rows.append({"filename": f"{i}.wav", "class": "ab"[i % 2], "fold": 1 + i // 12})
+    (audio / "empty.wav").touch()
+    rows += [{"filename": name, "class": "a", "fold": 1} for name in ("empty.wav", "gone.wav")]
     pd.DataFrame(rows).to_csv(folder / "clips.csv", index=False)
     sections = smoke.sections() | {"profile": "paper", "corpora": {"tones": 2.0}}
+    sections["logmel"] |= {"max_bad_fraction": 0.1}
     sections["datasets"] = {
         "tones": {
             "source": "folder",
@@ -136,6 +139,15 @@ def test_switching_profiles_and_back_runs_nothing(project: Path) -> None:
         assert stages <= set(dvc(project, "stage", "list", "--name-only").split())
         assert ran(dvc(project, "repro")) == []
     assert config.load(project / "params.yaml").profile == "mini"
+
+
+def test_bad_files_are_named_and_the_rest_goes_through_every_stage(project: Path) -> None:
+    manifest = pd.read_parquet(project / "data" / "paper" / "manifests" / "tones.parquet")
+    bad = manifest[manifest["excluded"] != ""].set_index("path")["excluded"]
+    assert set(bad.index) == {"empty.wav", "gone.wav"} and "missing" in bad["gone.wav"]
+    scores = pd.read_csv(project / "data" / "paper" / "probe" / "base" / "scores.csv")
+    assert len(scores) == 4  # two folds, two repeats
+    assert "24" in (project / "figures" / "paper" / "table1.md").read_text()
 
 
 def test_every_mistake_is_named_before_anything_runs(project: Path, edit) -> None:

@@ -207,6 +207,13 @@ def test_notebook_06_speaks_of_the_committed_runs() -> None:
 # ---------------------------------------------------------------------------------- repository
 
 
+def test_the_committed_base_run_is_above_the_random_encoder_beyond_the_intervals() -> None:
+    table = pd.read_csv(ROOT / "figures" / "mini" / "table2.csv").set_index("model")
+    trained, random = table.loc["MATPAC"], table.loc["Random initialisation"]
+    ends = [float(row[f"average{kind}"]) for row in (trained, random) for kind in ("", "_ci95")]
+    assert ends[0] - ends[1] > ends[2] + ends[3]
+
+
 def test_readme_shows_the_committed_tables() -> None:
     """Every row of ours in the README stands in the file that the pipeline wrote."""
     readme = (ROOT / "README.md").read_text()
