@@ -181,8 +181,16 @@ def missing_files(params: FetchParams, *, names: Iterable[str]) -> list[str]:
 def deciding(sections: dict[str, Any]) -> dict[str, Any]:
     """Sections without what only decides how fast or how safely a result is reached."""
     idle = {
-        "logmel": {"workers", "shard_mb", "max_bad_fraction"},
-        "pretrain": {"workers", "checkpoint_every_s", "keep_checkpoints"},
+        "logmel": {"workers", "shard_mb", "max_bad_fraction", "scheduler"},
+        "pretrain": {
+            "activation_checkpointing",
+            "checkpoint_every_s",
+            "compile",
+            "keep_checkpoints",
+            "micro_batch_size",
+            "on_collapse",
+            "workers",
+        },
     }
     return {
         name: {key: value for key, value in section.items() if key not in idle.get(name, ())}

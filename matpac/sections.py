@@ -107,6 +107,8 @@ class LogmelConfig(Section):
     """Processes; 0: one per core."""
     shard_mb: Positive
     """Megabytes per file of the store."""
+    scheduler: str | None = None
+    """Address of a Dask scheduler whose workers prepare the data; None: this machine's cores."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -206,8 +208,20 @@ class PretrainConfig(Section):
     encoder_ema_decay: Annotated[list[Fraction], Field(min_length=2, max_length=2)]
     """First and last value, linear over training."""
     head_ema_decay: Annotated[list[Fraction], Field(min_length=2, max_length=2)]
-    precision: Literal["float32", "bfloat16"]
-    """Of the forward and backward passes (autocast); the weights stay float32."""
+    precision: Literal["float32", "bfloat16", "float16"]
+    """Of the forward and backward passes (autocast); the weights stay float32.
+
+    float16, as the released code trains, scales the loss; updates that overflow are skipped.
+    """
+    micro_batch_size: Positive | None = None
+    """Clips per process that go through the networks at once; None: all of the process's part.
+
+    Smaller ones need less memory and give the same update.
+    """
+    activation_checkpointing: bool = False
+    """True: blocks are computed again in the backward pass instead of kept: less memory, slower."""
+    compile: bool = False
+    """True: the networks are compiled by torch.compile."""
     teacher_copies_student: bool
     """False: the teacher starts from a draw of its own, as released and M2D; True: DINO."""
     same_masks_on_all_ranks: bool
@@ -219,6 +233,8 @@ class PretrainConfig(Section):
     checkpoint_every_s: NaturalFloat
     """Seconds between two training states on disk."""
     keep_checkpoints: Positive
+    on_collapse: Literal["warn", "stop"] = "warn"
+    """When the diagnostics cross the thresholds of `matpac.alarm`: say so, or stop the run."""
     seed: Natural
     """Initial weights, data order, crops and masks."""
 
@@ -259,8 +275,11 @@ class ProbeConfig(Section):
     """Linear evaluation (MATPAC Sec. IV-A)."""
 
     batch_size: Positive
-    learning_rate: PositiveFloat
+    learning_rate: PositiveFloat | Annotated[list[PositiveFloat], Field(min_length=1)]
+    """Of Adam; of several, the one with the best validation score is taken, per task."""
     epochs: Positive
+    patience: Positive | None = None
+    """Epochs without a better validation loss after which a probe stops; None: never."""
     weight_decay: NaturalFloat
     standardize: bool
     """Features to zero mean and unit variance of the training part."""

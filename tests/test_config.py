@@ -108,7 +108,7 @@ def test_one_error_names_everything() -> None:
     sections["objective"]["alpha"] = 1.5
     sections["pretrain"]["learning_rate"] = "1e-3"
     sections["pretrain"]["epochs"] = True
-    sections["pretrain"]["precision"] = "float16"
+    sections["pretrain"]["precision"] = "half"
     sections["logmel"]["mean"] = -7.0
     sections["probe"]["epochs"] = 2.5
     sections["tasks"] += ["esc5"]
@@ -123,7 +123,7 @@ def test_one_error_names_everything() -> None:
         "pretrain.learning_rate: Input should be a valid number, got '1e-3' "
         "(YAML reads a number like 1e-3 as text; write 1.0e-3)",
         "pretrain.epochs: Input should be a valid number, got True",
-        "pretrain.precision: Input should be 'float32' or 'bfloat16', got 'float16'",
+        "pretrain.precision: Input should be 'float32', 'bfloat16' or 'float16', got 'half'",
         "logmel: mean and std are both numbers or both null",
         "probe.epochs: Input should be a valid integer, got 2.5",
         "tasks: got 'esc5', allowed: the names of datasets (embedded, nsynth, fsd50k, esc50)",
