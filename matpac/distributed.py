@@ -9,7 +9,7 @@ import os
 import signal
 import traceback
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -76,6 +76,17 @@ def replicate(module: nn.Module) -> nn.Module:
         return module
     ids = [device().index] if device().type == "cuda" else None
     return DistributedDataParallel(module, device_ids=ids, gradient_as_bucket_view=True)
+
+
+def no_sync(replica: nn.Module) -> AbstractContextManager:
+    """Within it gradients add up in each process by itself.
+
+    The next forward and backward pass outside averages what has gathered over the processes: once
+    per optimiser step, not once per micro-batch.
+
+    Args: replica: what `replicate` gave.
+    """
+    return replica.no_sync() if isinstance(replica, DistributedDataParallel) else nullcontext()
 
 
 def launch(function: Callable[..., Any], *args: object, num_processes: int = 1) -> Any:
