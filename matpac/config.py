@@ -18,13 +18,18 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from matpac import checks
-from matpac.sections import (  # noqa: F401 (callers take every section from here)
-    Common,
+from matpac.dataset_sections import (  # noqa: F401 (callers take every section from here)
     DatasetConfig,
+    DownloadsConfig,
     EmbeddedDataset,
+    FolderDataset,
+    OfficialDataset,
+)
+from matpac.sections import (  # noqa: F401 (and these)
+    Common,
     EncoderConfig,
     FetchParams,
-    FolderDataset,
+    FiguresParams,
     LogmelConfig,
     LogmelParams,
     ModelConfig,
@@ -36,8 +41,8 @@ from matpac.sections import (  # noqa: F401 (callers take every section from her
     ProbeParams,
     ResolvedRun,
     Run,
-    Section,
 )
+from matpac.values import Section  # noqa: F401 (and this)
 
 Stage = TypeVar("Stage", bound=Common)
 FINDERS = (
@@ -160,21 +165,21 @@ def expand(path: str) -> Path:
     return root() / Path(os.path.expandvars(path)).expanduser()
 
 
-def used_folders(params: FetchParams) -> dict[str, FolderDataset]:
-    """The folder data sets that are corpora or tasks."""
+def used_folders(params: LogmelParams) -> dict[str, FolderDataset | OfficialDataset]:
+    """The data sets among corpora and tasks whose files a user put somewhere."""
     used = {name: params.datasets[name] for name in (*params.corpora, *params.tasks)}
-    return {name: each for name, each in used.items() if each.source == "folder"}
+    return {name: dataset for name, dataset in used.items() if dataset.places}
 
 
-def missing_files(params: FetchParams, *, names: Iterable[str]) -> list[str]:
-    """Folders and tables of these folder data sets that do not exist, one readable line each."""
+def missing_files(params: LogmelParams, *, names: Iterable[str]) -> list[str]:
+    """Folders and tables of these data sets that do not exist, one readable line each."""
     problems = []
     for name in names:
-        dataset = params.datasets[name]
-        if not (folder := expand(dataset.audio)).is_dir():
-            problems.append(f"  datasets.{name}.audio: no folder {folder}")
-        if not (csv := expand(dataset.csv)).is_file():
-            problems.append(f"  datasets.{name}.csv: no file {csv}")
+        for key, text in params.datasets[name].places:
+            path = expand(text)
+            if not (path.is_file() if key == "csv" else path.is_dir()):
+                kind = "file" if key == "csv" else "folder"
+                problems.append(f"  datasets.{name}.{key}: no {kind} {path}")
     return problems
 
 
@@ -197,6 +202,7 @@ def deciding(sections: dict[str, Any]) -> dict[str, Any]:
         if isinstance(section, dict)
         else section
         for name, section in sections.items()
+        if name != "downloads"
     }
 
 

@@ -7,84 +7,19 @@ validates them; editing either reruns every stage, so both stay thin.
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-Positive = Annotated[int, Field(gt=0)]
-Natural = Annotated[int, Field(ge=0)]
-PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NaturalFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-OpenFraction = Annotated[float, Field(gt=0, lt=1)]
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-"""Names become folder names and DVC stage names: lower case, digits and underscores.
-
-They start with a letter: papermill would pass a run called 2048 to its notebook as a number.
-"""
-
-
-class Section(BaseModel):
-    """A mapping of ``params.yaml``: no unknown keys, no silent type conversion, no mutation."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
-    )
-
-
-class EmbeddedDataset(Section):
-    """A data set rendered by `matpac.corpus` on this machine."""
-
-    source: Literal["embedded"]
-    recipe: Name
-    """Which of `matpac.corpus.RECIPES`."""
-    num_clips: Positive
-    """Clips in all, over all splits or folds."""
-    seed: Natural
-    """Decides every sample of every clip."""
-
-
-class FolderDataset(Section):
-    """A folder of audio files and a CSV that names them."""
-
-    source: Literal["folder"]
-    audio: str
-    """Folder of wav/flac/ogg/mp3; ``~`` and ``$VARIABLES`` expand; relative to the root."""
-    csv: str
-    """The table, same rules."""
-    filename: str = "filename"
-    """Column with the file name, relative to ``audio``."""
-    labels: str | list[str] | None = None
-    """Column with the class name; or several 0/1 columns (blank: not observed); or none."""
-    separator: str | None = None
-    """Splits a single label column into several labels, e.g. ``","``."""
-    kind: Literal["multiclass", "multilabel"] | None = None
-    """What the labels are; None: the data set is only a pretraining corpus."""
-    fold: str | None = None
-    """Column with the fold, 1 to the number of folds."""
-    split: str | None = None
-    """Column with train, valid or test."""
-    group: str | None = None
-    """Column with the source recording: a validation part never shares one with training."""
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        problems = []
-        if self.kind and self.labels is None:
-            problems.append("kind is given, so labels (a column name) is needed")
-        if self.kind == "multiclass" and (isinstance(self.labels, list) or self.separator):
-            problems.append(
-                f"kind multiclass with labels {self.labels!r} and separator {self.separator!r}, "
-                "allowed: one column, no separator"
-            )
-        if self.kind and self.fold is None and self.split is None:
-            problems.append("a labelled data set needs either fold or split (a column name)")
-        if self.fold is not None and self.split is not None:
-            problems.append("both fold and split are given, allowed: one of them")
-        if problems:
-            raise ValueError("\n".join(problems))
-        return self
-
-
-DatasetConfig = Annotated[EmbeddedDataset | FolderDataset, Field(discriminator="source")]
+from matpac.dataset_sections import DatasetConfig, DownloadsConfig
+from matpac.values import (
+    Fraction,
+    Name,
+    Natural,
+    NaturalFloat,
+    OpenFraction,
+    Positive,
+    PositiveFloat,
+    Section,
+)
 
 
 class LogmelConfig(Section):
@@ -252,9 +187,9 @@ class Run(Section):
     """Its name as a row of Table II; None: not a row there."""
     seeds: Annotated[list[Natural], Field(min_length=1)] | None = None
     """Trained once per seed; None: the seed of the pretrain section."""
-    model: dict[str, Any] = {}
-    objective: dict[str, Any] = {}
-    pretrain: dict[str, Any] = {}
+    model: dict[str, Any] = Field(default_factory=dict)
+    objective: dict[str, Any] = Field(default_factory=dict)
+    pretrain: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -298,8 +233,8 @@ class Common(Section):
     """Folder for bulk data; None: ``data/``; the variable MATPAC_DATA overrides it."""
 
 
-class FetchParams(Common):
-    """Sections of the ``fetch`` stage."""
+class LogmelParams(Common):
+    """Sections of the ``logmel`` stage."""
 
     datasets: dict[Name, DatasetConfig]
     corpora: Annotated[dict[Name, PositiveFloat], Field(min_length=1)]
@@ -309,8 +244,10 @@ class FetchParams(Common):
     logmel: LogmelConfig
 
 
-class LogmelParams(FetchParams):
-    """Sections of the ``logmel`` stage: those of ``fetch``."""
+class FetchParams(LogmelParams):
+    """Sections of the ``fetch`` stage."""
+
+    downloads: DownloadsConfig = DownloadsConfig()
 
 
 class PretrainParams(Common):
@@ -331,8 +268,12 @@ class ProbeParams(PretrainParams):
     probe: ProbeConfig
 
 
-class Params(ProbeParams, LogmelParams):
-    """The whole of ``params.yaml``, and the sections of the ``figures`` stage."""
+class FiguresParams(ProbeParams, LogmelParams):
+    """Sections of the ``figures`` stage."""
+
+
+class Params(FiguresParams, FetchParams):
+    """The whole of ``params.yaml``."""
 
 
 class ResolvedRun(Section):

@@ -24,7 +24,7 @@ ENTRY = {
     "pretrain": ("03_pretrain", "pretrain", config.PretrainParams),
     "probe": ("04_probe", "probe", config.ProbeParams),
     "probe_only": ("04_probe", "probe", config.ProbeParams),
-    "figures": ("05_figures", "figures", config.Params),
+    "figures": ("05_figures", "figures", config.FiguresParams),
 }
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
@@ -97,7 +97,7 @@ def test_a_stage_runs_its_notebook_after_validating_everything(stage: str) -> No
 
 UNTRACKED = {
     # Where bulk data lies changes no result; the profile is in every path.
-    "fetch": {"storage"},
+    "fetch": {"storage", "downloads"},
     "logmel": {"storage", "datasets"},  # data sets: through their manifests
     "pretrain": {"storage", "profile"},
     # An encoder's own parameters: through its file.
