@@ -2,21 +2,19 @@
 
 On one process every function is the identity, so callers need no ``if``. `launch` starts a library
 function on all GPUs of this machine; under torchrun, where the processes exist already, it joins
-them.
+them. On several machines, start one torchrun on each (``slurm/pretrain.sbatch``).
 """
 
 import os
-import signal
-import traceback
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import (
     ChildFailedError,
     ProcessFailure,
@@ -24,6 +22,11 @@ from torch.distributed.elastic.multiprocessing.errors import (
 )
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from torch.nn.parallel import DistributedDataParallel
+
+TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+"""Variables that torchrun gives every process it starts."""
+COUNTS = ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
+"""Variables with which other launchers say that this process is one of several."""
 
 
 def rank() -> int:
@@ -44,7 +47,10 @@ def device() -> torch.device:
 
 
 def num_processes(batch_size: int) -> int:
-    """One per GPU of this machine, as many as divide the batch; one without any GPU."""
+    """One per GPU of this machine, as many as divide the batch; one without any GPU.
+
+    Micro-batches have no say: a process's last one may be smaller, and counts by its clips.
+    """
     gpus = torch.cuda.device_count()
     used = next((n for n in range(gpus, 1, -1) if batch_size % n == 0), 1)
     if used < gpus and "RANK" not in os.environ:
@@ -62,16 +68,40 @@ def all_mean(tensor: Tensor) -> Tensor:
 
 
 def any_rank(flag: bool) -> bool:
-    """Whether the flag is set on any process; all processes get the same answer."""
+    """Whether the flag is set on any process; all processes get the same answer.
+
+    They wait for each other here, but not for their GPUs: the flag stays on the CPU.
+    """
     if world_size() == 1:
         return flag
-    flags = torch.tensor(float(flag), device=device())
+    flags = torch.tensor(float(flag))
     dist.all_reduce(flags)
     return bool(flags > 0)
 
 
+def gather(value: Any) -> list[Any]:
+    """The picklable values of all processes, in their order, on each of them."""
+    values = [value] * world_size()
+    if world_size() > 1:
+        dist.all_gather_object(values, value)
+    return values
+
+
+def wait_for_all() -> None:
+    """Waits until every process has come here.
+
+    The end of one process makes its launcher end the others, so all have to be done before.
+    """
+    any_rank(False)
+
+
 def replicate(module: nn.Module) -> nn.Module:
-    """The module, wrapped so that gradients are averaged over processes (unwrapped when alone)."""
+    """The module, wrapped so that gradients are averaged over processes (unwrapped when alone).
+
+    Gradients live in the buckets that are exchanged, which saves one copy of them. ``static_graph``
+    is left off: in torch 2.11 it fails with an internal error when the first micro-batch is inside
+    `no_sync`, and what it would save, the search for unused parameters, is off anyway.
+    """
     if world_size() == 1:
         return module
     ids = [device().index] if device().type == "cuda" else None
@@ -79,14 +109,34 @@ def replicate(module: nn.Module) -> nn.Module:
 
 
 def no_sync(replica: nn.Module) -> AbstractContextManager:
-    """Within it gradients add up in each process by itself.
+    """Forward and backward passes within it add up gradients in each process by itself.
 
-    The next forward and backward pass outside averages what has gathered over the processes: once
-    per optimiser step, not once per micro-batch.
+    The next passes outside average what has gathered over the processes: once per optimiser step,
+    not once per micro-batch.
 
     Args: replica: what `replicate` gave.
     """
     return replica.no_sync() if isinstance(replica, DistributedDataParallel) else nullcontext()
+
+
+def is_joined() -> bool:
+    """Whether torchrun started this process as one of a group.
+
+    Raises: RuntimeError if another launcher started several, or torchrun's variables are not all
+        there: each process would train a model by itself.
+    """
+    missing = [name for name in TORCHRUN if name not in os.environ]
+    if not missing:
+        return True
+    several = [name for name in COUNTS if int(os.environ.get(name) or 1) > 1]
+    if several or "RANK" in os.environ:
+        found = [f"{name}={os.environ[name]}" for name in (*several, "RANK") if name in os.environ]
+        raise RuntimeError(
+            f"{', '.join(found)}, but not {', '.join(missing)}: this process seems to be one of "
+            "several that do not know each other. Start one torchrun per machine "
+            "(slurm/pretrain.sbatch), or unset the variable to run alone"
+        )
+    return False
 
 
 def launch(function: Callable[..., Any], *args: object, num_processes: int = 1) -> Any:
@@ -97,12 +147,10 @@ def launch(function: Callable[..., Any], *args: object, num_processes: int = 1) 
         num_processes: on this machine, unless torchrun has started them already.
     Returns: what it returned on the first process of this machine.
     Raises: RuntimeError with the traceback of the process that failed first, or the signal that
-        killed one.
+        killed one, and as `is_joined`; KeyboardInterrupt if Ctrl-C or SIGTERM ended the processes.
     """
-    if "RANK" in os.environ:
+    if is_joined():
         return _worker(function, *args)
-    if int(os.environ.get("SLURM_NTASKS", 1)) > 1:
-        raise RuntimeError("several Slurm tasks without RANK: start one torchrun per node instead")
     if num_processes == 1:
         return function(*args)
     config = LaunchConfig(
@@ -114,12 +162,15 @@ def launch(function: Callable[..., Any], *args: object, num_processes: int = 1) 
         max_restarts=0,
         start_method="spawn",
     )
-    with TemporaryDirectory() as folder:
-        record_file = Path(folder) / "first_failure.txt"
-        try:
-            return elastic_launch(config, _spawned)(record_file, function, *args)[0]
-        except ChildFailedError as error:
-            raise RuntimeError(_describe(record_file, error.failures)) from None
+    try:
+        result = elastic_launch(config, _spawned)(function, *args)[0]
+    except ChildFailedError as error:
+        raise RuntimeError(_describe(*error.get_first_failure())) from None
+    except SignalException as stopped:  # passed on to the processes, which have ended
+        raise KeyboardInterrupt(str(stopped)) from None
+    if isinstance(result, _Stopped):
+        raise KeyboardInterrupt(result.why)
+    return result
 
 
 @record
@@ -130,32 +181,47 @@ def _worker(function: Callable[..., Any], *args: object) -> Any:
     else:  # processes that all use all cores only wait for each other
         local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
         torch.set_num_threads(max(1, torch.get_num_threads() // local))
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    result = function(*args)
+    # Flags and Python objects are exchanged between CPUs: nobody waits for a GPU.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        result = function(*args)
+    except Exception:
+        _give_way()
+        raise
     # Not after a failure: leaving in the middle of the others' work may hang.
     dist.destroy_process_group()
     return result
 
 
-def _spawned(record_file: Path, function: Callable[..., Any], *args: object) -> Any:
-    """A process that `launch` started; the first one to fail says why in ``record_file``.
+def _give_way() -> None:
+    """Lets the launcher see the process that was killed, or failed first, before this one.
 
-    The death of one fails the others within milliseconds, and torch's launcher, which looks now and
-    then, may see one of those first.
+    The death of one fails the others within milliseconds, and a launcher, which looks now and then,
+    takes the first that it sees for the cause. It ends those that wait here.
     """
+    first = False
+    with suppress(RuntimeError):  # the store went down with its machine; the cause is raised anyway
+        first = dist.distributed_c10d._get_default_store().add("failures", 1) == 1
+    time.sleep(0.5 if first else 10)
+
+
+class _Stopped(NamedTuple):
+    """What a started process returns after Ctrl-C or SIGTERM: torch waits for all return values."""
+
+    why: str
+
+
+def _spawned(function: Callable[..., Any], *args: object) -> Any:
+    """A process that `launch` started."""
     try:
         return _worker(function, *args)
-    except BaseException:
-        with suppress(FileExistsError), record_file.open("x") as file:
-            file.write(f"process {rank()} failed: {traceback.format_exc()}")
-        raise
+    except KeyboardInterrupt as stopped:
+        return _Stopped(str(stopped))
 
 
-def _describe(record_file: Path, failures: dict[int, ProcessFailure]) -> str:
-    """Why a job failed: the first traceback, and what was killed without leaving one."""
-    lines = [
-        f"process {process} failed: {failure.message}"
-        for process, failure in failures.items()
-        if failure.exitcode == -signal.SIGKILL or not record_file.exists()
-    ]
-    return "\n".join([*lines, record_file.read_text()] if record_file.exists() else lines)
+def _describe(process: int, failure: ProcessFailure) -> str:
+    """Why a job failed: a traceback, or the signal that killed the process."""
+    message = failure.message  # a mapping where `record` could write one
+    if isinstance(message, dict):
+        message = message["extraInfo"]["py_callstack"]
+    return f"process {process} failed: {message}"

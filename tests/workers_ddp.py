@@ -5,6 +5,7 @@ What is slow to import is imported where it is used, for the functions that do w
 
 import os
 import signal
+import sys
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -57,3 +58,12 @@ def second_fails(message: str) -> None:
         raise LookupError(message)
     while True:
         distributed.all_mean(torch.zeros(1))
+
+
+def all_stop(message: str) -> None:
+    """Every process is told to stop."""
+    raise KeyboardInterrupt(message)
+
+
+if __name__ == "__main__":  # as torchrun starts it: the function's name, then its arguments
+    distributed.launch(globals()[sys.argv[1]], *sys.argv[2:])
