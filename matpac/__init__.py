@@ -43,6 +43,7 @@ In reading order; a module imports only from modules above it (a test holds it t
     diagnostics   is it collapsing?
     batches       which crops and masks an update sees
     trainer       one update: targets, predictions, losses, optimiser, EMAs
+    failures      why an update was not finite
     checkpoint    training states that survive
     logs          what a run logs
     pretrain      STAGE pretrain: the loop

@@ -158,6 +158,13 @@ class Batches(Dataset):
                 crops[row] = crop
         return Batch(torch.from_numpy(np.stack(crops)), self._noise(update))
 
+    def names(self, update: int) -> list[str]:
+        """Which clips this process's part of an update holds: corpus/clip, (B,)."""
+        first = update * self.batch_size + self.local.start
+        picked = self.sampler.clips(first, len(self.local))  # (B, 2)
+        stores = [corpus.store for corpus in self.corpora]
+        return [f"{stores[c].folder.name}/{stores[c].clip_ids[clip]}" for c, clip in picked]
+
     def _start(self, update: int, index: int, num_frames: int) -> int:
         places = int(num_frames) - self.crop_frames + 1
         return int(generator(self.seed, CROP, update, index).integers(places))

@@ -32,49 +32,91 @@ NAMES = (
 )
 
 
-@torch.no_grad()
-def collapse(
-    predicted: Prediction,
-    target: Prediction,
-    *,
-    log_student: Tensor,
-    teacher: Tensor,
-    center: Tensor,
-) -> Tensor:
-    """All diagnostics of one step, over the batches of all processes.
+class Collapse:
+    """The diagnostics of one update: sums over its micro-batches, then over all processes.
 
-    Args:
-        predicted, target: latents (B, M, D) of student and teacher.
-        log_student: log of the student's distributions, (B, M, K).
-        teacher: the teacher's distributions, (B, M, K).
-        center: C, (K,).
-    Returns: (len(NAMES),), on the device of the inputs, nothing synchronised. Entropies in nats.
+    Nothing here waits for the device until `tolist`.
     """
-    chosen = teacher.argmax(dim=-1)
-    values = [
-        *latent_spread(predicted.latents, target.latents),
-        *entropies(teacher),
-        *entropies(log_student.exp()),
-        prototypes_in_use(chosen, teacher.shape[-1]),
-        distributed.all_mean((chosen == log_student.argmax(dim=-1)).float().mean()),
-        center.norm(),
-    ]
-    return torch.stack(values)
+
+    def __init__(self) -> None:
+        self.spreads = {"predicted": Spread(), "target": Spread()}
+        self.sums: dict[str, Tensor] = {}
+        self.covariances: list[Tensor] = []
+
+    @torch.no_grad()
+    def add(
+        self, predicted: Prediction, target: Prediction, *, log_student: Tensor, teacher: Tensor
+    ) -> None:
+        """Takes a micro-batch.
+
+        Args:
+            predicted, target: latents (B, M, D) of student and teacher.
+            log_student: log of the student's distributions, (B, M, K).
+            teacher: the teacher's distributions, (B, M, K).
+        """
+        self.spreads["predicted"].add(predicted.latents.flatten(0, 1))
+        self.spreads["target"].add(target.latents.flatten(0, 1))
+        chosen = teacher.argmax(dim=-1)
+        new = {
+            "count": torch.full((), chosen.numel(), dtype=torch.float64, device=chosen.device),
+            **distribution_sums("teacher", teacher),
+            **distribution_sums("student", log_student.exp()),
+            "chosen": is_chosen(chosen, teacher.shape[-1]),
+            "agreeing": (chosen == log_student.argmax(dim=-1)).sum().double(),
+        }
+        self.sums = {name: self.sums.get(name, 0) + value for name, value in new.items()}
+
+    @torch.no_grad()
+    def gather(self, center: Tensor) -> "Collapse":
+        """Joins the parts of all processes, which call this together; center: C, (K,)."""
+        self.covariances = [spread.covariance() for spread in self.spreads.values()]
+        self.sums = {name: distributed.all_mean(value) for name, value in self.sums.items()}
+        self.sums["center_norm"] = center.norm()
+        return self
+
+    def tolist(self) -> list[float]:
+        """The values of `NAMES`, entropies in nats; eigenvalues are computed only here."""
+        sums, count = self.sums, self.sums["count"]
+        values = [
+            *(c.diagonal().clamp(min=0).sqrt().mean() for c in self.covariances),
+            *(effective_rank(c) for c in self.covariances),
+            *entropies(sums["teacher_sum"] / count, sums["teacher_entropy"] / count),
+            *entropies(sums["student_sum"] / count, sums["student_entropy"] / count),
+            (sums["chosen"] > 0).sum(),
+            sums["agreeing"] / count,
+            sums["center_norm"],
+        ]
+        return [float(value) for value in values]
 
 
-def latent_spread(predicted: Tensor, target: Tensor) -> list[Tensor]:
-    """Mean standard deviation per dimension, then effective rank, of predicted and target."""
-    covariances = [covariance(latents.float().flatten(0, 1)) for latents in (predicted, target)]
-    stds = [c.diagonal().clamp(min=0).sqrt().mean() for c in covariances]
-    return [s.float() for s in stds] + [effective_rank(c) for c in covariances]
+class Spread:
+    """Mean and covariance of vectors that come in parts, in float64.
 
+    In float32, or around zero, the rounding of collapsed latents would look like a spread in all
+    dimensions; sums are taken around the first vector.
+    """
 
-def covariance(vectors: Tensor) -> Tensor:
-    """Of (n, D) vectors of every process, around their common mean: (D, D), float64."""
-    # In float32 the rounding of collapsed latents would look like a spread in all dimensions.
-    vectors = vectors.double()
-    centred = vectors - distributed.all_mean(vectors.mean(dim=0))
-    return distributed.all_mean(centred.T @ centred / len(vectors))
+    def __init__(self) -> None:
+        self.count, self.origin = 0, torch.empty(0)
+        self.sum = self.outer = torch.zeros(())
+
+    def add(self, vectors: Tensor) -> None:
+        """Takes (n, D) vectors."""
+        vectors = vectors.double()
+        if not self.count:
+            self.origin = vectors[0].clone()
+        moved = vectors - self.origin
+        self.count += len(vectors)
+        self.sum = self.sum + moved.sum(dim=0)
+        self.outer = self.outer + moved.T @ moved
+
+    def covariance(self) -> Tensor:
+        """Over the vectors of all processes, as many in each, around their common mean: (D, D)."""
+        offset = self.sum / self.count
+        own = self.outer / self.count - offset.outer(offset)
+        mean = self.origin + offset
+        apart = mean - distributed.all_mean(mean)
+        return distributed.all_mean(own + apart.outer(apart))
 
 
 def effective_rank(covariance: Tensor) -> Tensor:
@@ -87,16 +129,22 @@ def effective_rank(covariance: Tensor) -> Tensor:
     return torch.special.entr(share).sum().exp().float()
 
 
-def entropies(distribution: Tensor) -> list[Tensor]:
-    """Entropy of the mean, mean entropy of single ones, and their difference, in nats."""
-    mean = distributed.all_mean(distribution.mean(dim=(0, 1)))
+def distribution_sums(name: str, distributions: Tensor) -> dict[str, Tensor]:
+    """Sum of (B, M, K) distributions, (K,), and of their entropies, (), float64."""
+    entropy = torch.special.entr(distributions).sum(dim=-1)
+    return {
+        f"{name}_sum": distributions.sum(dim=(0, 1), dtype=torch.float64),
+        f"{name}_entropy": entropy.sum(dtype=torch.float64),
+    }
+
+
+def entropies(mean: Tensor, mean_entropy: Tensor) -> list[Tensor]:
+    """Entropy of the mean distribution (K,), mean entropy of single ones, their difference."""
     of_mean = torch.special.entr(mean).sum()
-    single = distributed.all_mean(torch.special.entr(distribution).sum(dim=-1).mean())
-    return [of_mean, single, of_mean - single]
+    return [of_mean, mean_entropy, of_mean - mean_entropy]
 
 
-def prototypes_in_use(chosen: Tensor, num_prototypes: int) -> Tensor:
-    """How many prototypes are the most likely one of at least one patch."""
-    counts = torch.zeros(num_prototypes, device=chosen.device)
-    counts.scatter_(0, chosen.flatten(), 1.0)
-    return (distributed.all_mean(counts) > 0).sum().float()
+def is_chosen(chosen: Tensor, num_prototypes: int) -> Tensor:
+    """1 for each prototype that is the most likely one of at least one patch, (K,), float64."""
+    found = torch.zeros(num_prototypes, dtype=torch.float64, device=chosen.device)
+    return found.scatter_(0, chosen.flatten(), 1.0)  # bincount would wait for the device

@@ -71,10 +71,11 @@ class Center(nn.Module):
         return source.float().mean(dim=(0, 1))
 
     @torch.no_grad()
-    def update(self, batch_mean: Tensor) -> None:
-        """value <- momentum * value + (1 - momentum) * batch_mean."""
+    def update(self, batch_mean: Tensor, *, active: Tensor | bool = True) -> None:
+        """value <- momentum * value + (1 - momentum) * batch_mean, unless not ``active``."""
         if self.averages != "none":
-            self.value.mul_(self.momentum).add_(batch_mean, alpha=1 - self.momentum)
+            new = self.momentum * self.value + (1 - self.momentum) * batch_mean
+            self.value.copy_(torch.where(torch.as_tensor(active), new, self.value))
 
 
 def teacher_distribution(logits: Tensor, center: Tensor, temperature: float) -> Tensor:

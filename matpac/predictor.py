@@ -58,4 +58,4 @@ class Predictor(nn.Module):
         visible = known[:, 1:] + self.positions[1 + mask.visible]  # (B, V, E)
         masked = self.mask_token + self.positions[1 + mask.masked]  # (B, M, E)
         tokens = torch.cat([classes, visible, masked.to(visible.dtype)], dim=1)
-        return self.project(self.encoder(tokens)[:, -mask.masked.shape[1] :])  # (B, M, D)
+        return self.project(self.encoder(tokens, mask.masked.shape[1]))  # (B, M, D)

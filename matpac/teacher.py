@@ -45,16 +45,28 @@ class Teacher(nn.Module):
             tokens: class token and masked patches from the student's embedding, (B, 1 + M, D).
         Returns: latents (B, M, D) after the final norm, class token dropped, and logits (B, M, K).
         """
-        latents = self.encoder(tokens)[:, 1:]
+        latents = self.encoder(tokens, tokens.shape[1] - 1)
         return Prediction(latents, self.head(latents))
 
     @torch.no_grad()
-    def update(self, student: Student, *, encoder_decay: float, head_decay: float) -> None:
-        """new = decay * old + (1 - decay) * student, tensor by tensor."""
+    def update(
+        self,
+        student: Student,
+        *,
+        encoder_decay: float,
+        head_decay: float,
+        active: Tensor | float = 1.0,
+    ) -> None:
+        """new = decay * old + (1 - decay) * student, tensor by tensor.
+
+        Args:
+            active: 1, or 0 to leave everything as it is; on the device, so that nobody waits.
+        """
         for own, other, decay in (
             (self.encoder, student.encoder, encoder_decay),
             (self.head, student.head, head_decay),
         ):
             old, new = list(own.parameters()), list(other.parameters())
-            torch._foreach_mul_(old, decay)
-            torch._foreach_add_(old, new, alpha=1 - decay)
+            # old + weight * (new - old): decay and 1 - decay, both rounded, need not add up to 1.
+            weight = torch.as_tensor((1 - decay) * active)
+            torch._foreach_lerp_(old, new, [weight] * len(old))

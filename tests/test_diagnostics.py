@@ -7,14 +7,30 @@ import pytest
 import torch
 
 from matpac import diagnostics
-from matpac.diagnostics import covariance, effective_rank, entropies, prototypes_in_use
+from matpac.diagnostics import (
+    Collapse,
+    Spread,
+    distribution_sums,
+    effective_rank,
+    entropies,
+    is_chosen,
+)
 from matpac.model import Prediction
 
 K = 8
 
 
 def values(distribution: torch.Tensor) -> list[float]:
-    return [value.item() for value in entropies(distribution)]
+    sums, count = distribution_sums("x", distribution), distribution[..., 0].numel()
+    return [value.item() for value in entropies(sums["x_sum"] / count, sums["x_entropy"] / count)]
+
+
+def covariance(vectors: torch.Tensor) -> torch.Tensor:
+    """In three parts."""
+    spread = Spread()
+    for part in vectors.tensor_split(3):
+        spread.add(part)
+    return spread.covariance()
 
 
 def test_uniform_distributions_teach_nothing() -> None:
@@ -78,25 +94,30 @@ def test_collapsed_latents_have_rank_one(offset: float) -> None:
 
 
 def test_prototypes_in_use() -> None:
-    assert prototypes_in_use(torch.tensor([[3, 3, 0], [7, 3, 0]]), K).item() == 3
-    assert prototypes_in_use(torch.arange(K), K).item() == K
+    assert is_chosen(torch.tensor([[3, 3, 0], [7, 3, 0]]), K).tolist() == [1, 0, 0, 1, 0, 0, 0, 1]
+    assert is_chosen(torch.arange(K), K).sum() == K
 
 
-def test_all_together() -> None:
+@pytest.mark.parametrize("parts", [1, 3])
+def test_all_together(parts: int) -> None:
+    """In one batch, or gathered over micro-batches."""
     random = torch.Generator().manual_seed(0)
     target = torch.randn(3, 4, 6, generator=random)
-    predicted = Prediction(2 * target + 1, torch.empty(0))
     teacher = torch.randn(3, 4, K, generator=random).softmax(dim=-1)
     student = teacher.clone()
     student[0, :3] = student[0, :3].flip(-1)  # 3 of 12 patches disagree (K is even)
-    ours = diagnostics.collapse(
-        predicted,
-        Prediction(target, torch.empty(0)),
-        log_student=student.log(),
-        teacher=teacher,
-        center=torch.tensor([3.0, 4.0]),
-    )
-    named = dict(zip(diagnostics.NAMES, ours.tolist(), strict=True))
+    collapse = Collapse()
+    for latents, ours, other in zip(
+        *(each.chunk(parts) for each in (target, student, teacher)), strict=True
+    ):
+        collapse.add(
+            Prediction(2 * latents + 1, torch.empty(0)),
+            Prediction(latents, torch.empty(0)),
+            log_student=ours.log(),
+            teacher=other,
+        )
+    measured = collapse.gather(torch.tensor([3.0, 4.0])).tolist()
+    named = dict(zip(diagnostics.NAMES, measured, strict=True))
     spread = target.double().flatten(0, 1).numpy().std(axis=0).mean()
     assert named["target_std"] == pytest.approx(spread, rel=1e-6)
     assert named["predicted_std"] == pytest.approx(2 * spread, rel=1e-6)

@@ -365,7 +365,8 @@ def test_teacher_after_the_second_step(recorded: Recorded) -> None:
         if not name:
             continue
         full = {"enc": "encoder.", "head": "head."}[part] + name.removeprefix("last_layer.")
-        close(after[full], recorded.arrays[key], 2e-7)
+        # Two units in the last place of values up to 2, which the prototypes' norms are.
+        close(after[full], recorded.arrays[key], 2.5e-7)
 
 
 def test_schedules_give_the_recorded_scalars(recorded: Recorded, step) -> None:
