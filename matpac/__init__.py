@@ -14,6 +14,12 @@ In reading order; a module imports only from modules above it (a test holds it t
     distributed   several processes or one; the only importer of torch.distributed
     files         files that appear complete or not at all
     sources       what lies in the folders of audio: whether to fetch again
+    catalogue     where the data sets come from: addresses, checksums, licences
+    transfer      one file over HTTP, however often it is cut
+    splitzip      zip archives in several files
+    archives      unpacks what strangers packed
+    shelf         the downloaded files of a data set, checked
+    download      a data set, from its hosts, a mirror or the user
     tables        CSV tables of folders of audio
     workers       processes for preparing data
     corpus        the embedded corpus: sampled instruments, synthesised environments, seven tasks

@@ -88,6 +88,24 @@ class Progress:
         self.close()
 
 
+class Bytes(Progress):
+    """Counts bytes and shows megabytes (10^6). Args: as `Progress`, in bytes."""
+
+    def __init__(self, total: int, desc: str, *, initial: int = 0) -> None:
+        super().__init__(_megabytes(total), desc, unit="MB", initial=_megabytes(initial))
+        self.num_bytes = initial
+
+    def update(self, units: int = 1, note: str = "") -> None:
+        """Adds ``units`` bytes."""
+        self.num_bytes += units
+        super().update(_megabytes(self.num_bytes) - self.done, note)
+
+
+def _megabytes(num_bytes: int) -> int:
+    """Rounded up, so that the last byte completes the count."""
+    return -(-num_bytes // 1_000_000)
+
+
 def track(iterable: Iterable[Item], total: int, desc: str, *, unit: str = "it") -> Iterator[Item]:
     """Yields the items of ``iterable`` while a Progress counts them."""
     with Progress(total, desc, unit=unit) as progress:

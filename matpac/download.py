@@ -1,0 +1,129 @@
+"""Fetches a data set: from its hosts, a mirror, or files that are there already.
+
+`obtain` is all that other modules need. Files are downloaded into ``<folder>/archives``, or used
+where they lie if the mirror is a folder, checked against `matpac.catalogue`, and unpacked into
+``<folder>`` in the data set's official layout. What is there is not fetched again.
+"""
+
+import errno
+import hashlib
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from matpac import archives, catalogue, splitzip
+from matpac.catalogue import Archive
+from matpac.shelf import Shelf, compare, set_aside
+from matpac.transfer import Patience
+
+MARGIN = 4
+"""An archive that holds this many times its estimate is refused."""
+
+
+def obtain(
+    name: str,
+    *,
+    given: Path | None,
+    folder: Path,
+    mirror: str | None,
+    keep_archives: bool = True,
+    patience: Patience | None = None,
+) -> Path:
+    """The folder that holds an unpacked data set in its official layout.
+
+    Args:
+        name: which of `catalogue.SOURCES`.
+        given: where the user has it already, unpacked; then nothing is downloaded or checked.
+        folder: where it goes otherwise.
+        mirror: a folder, ``file://`` or ``http(s)://`` address that stands in for every host; files
+            are looked up as ``<mirror>/<name>/<file>`` and ``<mirror>/<file>``.
+        keep_archives: False: they are removed as soon as they are unpacked.
+        patience: how long to wait for servers.
+    Returns: ``given``, or ``folder``.
+    Raises: FileNotFoundError saying what to get from where and where to put it, when a file cannot
+        be had or nobody may download it for the user; OSError before anything is downloaded when
+        the disk is too small; ValueError for a name that the catalogue does not have, a wrong file
+        in a mirror folder, and as `archives.unpack` for a hostile or damaged archive.
+    """
+    source = catalogue.source(name)
+    if given is not None:
+        if not given.is_dir():
+            raise FileNotFoundError(f"{name}: no folder {given}")
+        return given
+    shelf = Shelf(name, source, folder, mirror, patience)
+    waiting = [each for each in source.archives if not archives.is_unpacked(each, folder)]
+    if waiting:
+        _announce(shelf, folder, waiting, keep_archives)
+    for archive in waiting:
+        _fetch(shelf, folder, archive, keep_archives)
+    if source.only_by_hand:
+        raise FileNotFoundError(f"{name}: {shelf.by_hand()}")
+    return folder
+
+
+def _announce(shelf: Shelf, folder: Path, waiting: Sequence[Archive], keep: bool) -> None:
+    """Prints what will happen. Raises: OSError if the disk is too small for it."""
+    source, wanted = shelf.source, [file for archive in waiting for file in archive.files]
+    packed, here = sum(f.size for f in wanted), sum(map(shelf.bytes_here, wanted))
+    unpacked = sum(archive.unpacked_bytes for archive in waiting)
+    free, needed = _free(folder), _needed(shelf, waiting, keep)
+    print(
+        f"{source.title}: {', '.join(file.name for file in wanted)}\n"
+        f"  packed    {_amount(packed)}, of which {_amount(here)} are here; unpacked about "
+        f"{_amount(unpacked)}\n"
+        f"  into      {folder}, where {_amount(free)} are free and {_amount(needed)} needed\n"
+        f"  from      {shelf.mirror or source.page}\n"
+        f"  licence   {source.licence}\n"
+        f"  cite      {source.citation}",
+        flush=True,
+    )
+    if needed > free:
+        raise OSError(
+            errno.ENOSPC, f"{shelf.name} needs {_amount(needed)}, {_amount(free)} are free", folder
+        )
+
+
+def _needed(shelf: Shelf, waiting: Sequence[Archive], keep: bool) -> int:
+    """Most bytes that will be added to the disk at any time: archives go one after another."""
+    used = most = 0
+    for archive in waiting:
+        used += archive.size - sum(map(shelf.bytes_here, archive.files)) + archive.unpacked_bytes
+        most = max(most, used)
+        if not keep:
+            used -= archive.size
+    return most
+
+
+def _free(folder: Path) -> int:
+    """Free bytes where a folder is or will be."""
+    there = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
+    return shutil.disk_usage(there).free
+
+
+def _amount(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
+
+
+def _fetch(shelf: Shelf, folder: Path, archive: Archive, keep: bool) -> None:
+    """Downloads, checks and unpacks one archive."""
+    parts, digests = [], {}
+    for file in archive.files:
+        path, digests[file.name] = shelf.get(file)
+        parts.append(path)
+    for checksum in archive.doubtful:
+        algorithm = checksum.split(":")[0]
+        with splitzip.join(parts) as joined:
+            found = {algorithm: hashlib.file_digest(joined, algorithm).hexdigest()}
+        compare(f"{archive.name}, joined", found, (), (checksum,))
+    largest = min(MARGIN * archive.unpacked_bytes, _free(folder))
+    try:
+        archives.unpack(archive, parts, folder, digests=digests, max_bytes=largest)
+    except archives.DamagedError:
+        for file, path in zip(archive.files, parts, strict=True):
+            # One with a certain checksum is as it was published: no other one would come.
+            if not file.checksums and path.parent == shelf.archives:
+                set_aside(path)
+        raise
+    for path in parts:
+        if not keep and path.parent == shelf.archives:
+            path.unlink()
