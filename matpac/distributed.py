@@ -7,6 +7,7 @@ them. On several machines, start one torchrun on each (``slurm/pretrain.sbatch``
 
 import os
 import time
+import uuid
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, NamedTuple
@@ -157,6 +158,7 @@ def launch(function: Callable[..., Any], *args: object, num_processes: int = 1) 
         min_nodes=1,
         max_nodes=1,
         nproc_per_node=num_processes,
+        run_id=uuid.uuid4().hex,
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
         max_restarts=0,
@@ -187,6 +189,9 @@ def _worker(function: Callable[..., Any], *args: object) -> Any:
         result = function(*args)
     except Exception:
         _give_way()
+        raise
+    except KeyboardInterrupt:  # all stop together (`any_rank`), and leave without an abort
+        dist.destroy_process_group()
         raise
     # Not after a failure: leaving in the middle of the others' work may hang.
     dist.destroy_process_group()

@@ -1,7 +1,11 @@
 """Several processes compute what one does; a failure of any is told."""
 
 import csv
+import os
 import socket
+import subprocess
+import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +17,19 @@ import torch
 import workers_ddp
 
 from matpac import distributed
+from matpac.batches import Batches, Corpus
 
-UPDATES = 5
+UPDATES = 4
+# Some gradients are 0 but for rounding (of the attention's key bias, say); divided by their own
+# size, as Adam does with its usual epsilon, they would move weights by chance.
+STEADY = {"eps": 1e-3, "learning_rate": 0.03, "batch_size": 8}
+RUNS = {
+    "plain": {"pretrain": STEADY},
+    # One clip at a time; in one process all at once, so it is the accumulation that is tested.
+    "accumulated": {"pretrain": STEADY, "objective": {"centering": "logits"}},
+    # The head gets no gradient.
+    "no_classification": {"pretrain": STEADY, "objective": {"alpha": 1.0}},
+}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -54,61 +69,183 @@ def test_processes_that_exist_already_are_joined(monkeypatch: pytest.MonkeyPatch
     assert not joined()  # and left again
 
 
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"RANK": "1"}, "RANK=1, but not WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT"),
+        ({"RANK": "1", "WORLD_SIZE": "2"}, "WORLD_SIZE=2, RANK=1, but not LOCAL_RANK, MASTER_ADDR"),
+        ({"WORLD_SIZE": "2", "MASTER_ADDR": "a"}, "WORLD_SIZE=2, but not RANK, LOCAL_RANK"),
+        ({"SLURM_NTASKS": "4"}, "SLURM_NTASKS=4, but not RANK"),
+        ({"OMPI_COMM_WORLD_SIZE": "4"}, "OMPI_COMM_WORLD_SIZE=4, but not RANK"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_half_an_environment_trains_nothing(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], message: str
+) -> None:
+    """It would start as many separate trainings as there are processes."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(RuntimeError, match=f"^{message}"):
+        distributed.launch(pytest.fail, "it ran", num_processes=1)
+
+
+@pytest.mark.parametrize("variables", [{"SLURM_NTASKS": "1"}, {"WORLD_SIZE": "1"}, {}])
+def test_one_task_is_alone(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert not distributed.is_joined()
+
+
+@pytest.mark.parametrize(
+    ("gpus", "batch", "used"), [(0, 8, 1), (1, 8, 1), (8, 2048, 8), (6, 2048, 4), (3, 32, 2)]
+)
+def test_as_many_gpus_as_divide_the_batch(
+    monkeypatch: pytest.MonkeyPatch, capsys, gpus: int, batch: int, used: int
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    assert distributed.num_processes(batch) == used
+    said = f"using {used} of {gpus} GPUs: a batch of {batch} cannot be shared by all\n"
+    assert capsys.readouterr().out == (said if used < gpus else "")
+
+
+# ------------------------------------------------------------------------------ the order of clips
+
+
+class Lengths:
+    """A stand-in for a store: every frame of clip i holds ``first`` + i."""
+
+    def __init__(self, num_frames: np.ndarray, first: int) -> None:
+        self.num_frames, self.first = num_frames, first
+
+    def crops(self, indices: np.ndarray, starts: np.ndarray, num_frames: int) -> np.ndarray:
+        assert (np.asarray(starts) + num_frames <= self.num_frames[indices]).all()
+        values = (self.first + np.asarray(indices)).astype(np.float32)
+        return values[:, None, None].repeat(num_frames, axis=2)  # (B, 1, T)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 3, 4, 5, 6])
+def test_an_epoch_holds_every_clip_as_often_as_its_weight_on_any_number_of_processes(
+    seed: int,
+) -> None:
+    """Corpora of random sizes, lengths and weights; epochs end anywhere in a batch."""
+    random = np.random.default_rng(seed)
+    crop, batch_size, epochs = 5, 24, 3
+    stores, weights = [], random.choice([0.3, 1.0, 1.7, 2.0], size=3)
+    for number, size in enumerate(random.integers(20, 60, size=3)):
+        stores.append(Lengths(random.integers(1, 20, size), 1000 * number))
+    corpora = [Corpus(store, weight) for store, weight in zip(stores, weights, strict=True)]
+
+    def order(world_size: int) -> list[int]:
+        """Clips of all updates that touch the epochs, as the processes together see them."""
+        ranks = [
+            Batches(
+                corpora,
+                batch_size=batch_size,
+                crop_frames=crop,
+                num_patches=4,
+                seed=seed,
+                rank=rank,
+                world_size=world_size,
+            )
+            for rank in range(world_size)
+        ]
+        updates = range(-(-epochs * ranks[0].sampler.epoch_length // batch_size))
+        crops = [each[update].logmel[:, 0, 0] for update in updates for each in ranks]
+        return torch.cat(crops).int().tolist()
+
+    alone = order(1)
+    for world_size in (2, 3, 4, 8):
+        assert order(world_size) == alone
+    usable = [np.flatnonzero(s.num_frames >= crop) + s.first for s in stores]
+    counts = [round(len(u) * w) for u, w in zip(usable, weights, strict=True)]
+    assert sum(counts) % batch_size  # some batch spans two epochs
+    for epoch in range(epochs):
+        seen = Counter(alone[epoch * sum(counts) : (epoch + 1) * sum(counts)])
+        for clips, count in zip(usable, counts, strict=True):
+            times = [seen.pop(clip, 0) for clip in clips]
+            whole, extra = divmod(count, len(clips))
+            assert sorted(times) == [whole] * (len(clips) - extra) + [whole + 1] * extra
+        assert not seen  # nor any clip that is shorter than a crop
+
+
+# ------------------------------------------------------------------------------ several processes
+
+
 @pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """The same work in two processes and in one."""
-    bulk = tmp_path_factory.mktemp("bulk")
-    tiny.make_store(bulk / "logmel" / "noise", [32 + 3 * n for n in range(12)])
+def bulk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bulk")
+    tiny.make_store(folder / "logmel" / "noise", [32 + 3 * n for n in range(12)])
+    return folder
+
+
+def several_things(bulk: Path, processes: int) -> dict[str, Any]:
+    outputs = bulk / f"{processes} processes"
+    jobs = {}
+    for name, changes in RUNS.items():
+        one_by_one = {"micro_batch_size": 1 if processes > 1 and name == "accumulated" else None}
+        changes = changes | {"pretrain": changes["pretrain"] | one_by_one}
+        jobs[name] = tiny.make_job(bulk, outputs, tiny.run(**changes))
     whole = tiny.run(objective={"alpha": 1.0}, pretrain={"epochs": 2.0})
-    # Some gradients are 0 but for rounding (of the attention's key bias, say); divided by their own
-    # size, as Adam does with its usual epsilon, they would move weights by chance.
-    updates = tiny.run(pretrain={"eps": 1e-3, "learning_rate": 0.1})
-    results = {}
-    for name, processes in (("two", 2), ("one", 1)):
-        job = tiny.make_job(bulk, bulk / name, updates)
-        whole_job = tiny.make_job(bulk, bulk / name, whole)
-        results[name] = distributed.launch(
-            workers_ddp.several_things, job, UPDATES, whole_job, num_processes=processes
-        ) | {"folder": bulk / name}
-    return results
+    work = (jobs, UPDATES, tiny.make_job(bulk, outputs, whole))
+    done = distributed.launch(workers_ddp.several_things, *work, num_processes=processes)
+    return done | {"folder": outputs}
+
+
+@pytest.fixture(scope="module")
+def one(bulk: Path) -> dict[str, Any]:
+    return several_things(bulk, 1)
+
+
+@pytest.fixture(scope="module", params=[2, 4], ids=["two", "four"])
+def several(bulk: Path, request: pytest.FixtureRequest) -> dict[str, Any]:
+    """The same work in several processes, started once."""
+    return several_things(bulk, request.param)
 
 
 @pytest.mark.ddp
 @pytest.mark.slow
-def test_means_over_processes(both) -> None:
-    assert both["two"]["world_size"] == 2
-    assert both["two"]["mean"] == [2.0, -0.5]
-    assert both["two"]["wrapped"] == "DistributedDataParallel"
+def test_exchanges_between_processes(several) -> None:
+    count = several["world_size"]
+    assert several["folder"].name == f"{count} processes"
+    assert several["mean"] == [count, -(count - 1) / 2]  # of 1 + 2 rank, and of -rank
+    assert several["any"] == [True, False]
+    assert several["gathered"] == [{"rank": rank} for rank in range(count)]
+    assert several["wrapped"] == "DistributedDataParallel"
 
 
 @pytest.mark.ddp
 @pytest.mark.slow
-def test_two_half_batches_are_one_whole_batch(both) -> None:
-    """Losses, gradient norm, diagnostics, then weights, teacher and centre after five updates."""
-    two, one = (both[name]["updates"] for name in ("two", "one"))
-    np.testing.assert_allclose(two["measured"], one["measured"], rtol=1e-5, atol=1e-6)
-    assert set(two["tensors"]) == set(one["tensors"])
-    for name, tensor in one["tensors"].items():
-        ours, expected = np.array(two["tensors"][name]), np.array(tensor)
+@pytest.mark.parametrize("run", RUNS)
+def test_parts_of_a_batch_are_the_whole_batch(several, one, run: str) -> None:
+    """Losses, gradient norm, diagnostics, then weights, teacher and centre after some updates."""
+    ours, expected = several["updates"][run], one["updates"][run]
+    # Sums in another order: 1e-7 of each number, growing a little from update to update.
+    np.testing.assert_allclose(ours["measured"], expected["measured"], rtol=1e-5, atol=1e-6)
+    assert set(ours["tensors"]) == set(expected["tensors"])
+    for name, tensor in expected["tensors"].items():
+        mine, wanted = np.array(ours["tensors"][name]), np.array(tensor)
         # Relative to the tensor: single entries near 0 have no relative precision of their own.
-        assert np.abs(ours - expected).max() <= 1e-5 * np.abs(expected).max(), name
+        assert np.abs(mine - wanted).max() <= 1e-5 * np.abs(wanted).max(), name
 
 
 @pytest.mark.ddp
 @pytest.mark.slow
-def test_a_whole_run_in_two_processes(both) -> None:
+def test_a_whole_run_in_several_processes(several, one) -> None:
     """Without the classification task, whose head then takes no part; only one process writes."""
-    two, one = both["two"], both["one"]
-    assert two["train"] == pytest.approx(one["train"], rel=1e-4, abs=1e-5)
-    logs = [read_log(each["folder"] / "logs" / "log.csv") for each in (two, one)]
+    assert several["train"] == pytest.approx(one["train"], rel=1e-4, abs=1e-5)
+    logs = [read_log(each["folder"] / "logs" / "log.csv") for each in (several, one)]
     assert len(logs[0]) == 6
     np.testing.assert_allclose(*logs, rtol=1e-4)
-    assert (two["folder"] / "encoder.safetensors").exists()
+    assert (several["folder"] / "encoder.safetensors").exists()
 
 
 def read_log(path: Path) -> list[list[float]]:
     with path.open() as file:
         return [[float(value) for value in row] for row in list(csv.reader(file))[1:]]
+
+
+# ------------------------------------------------------------------------------ ends of processes
 
 
 @pytest.mark.ddp
@@ -129,3 +266,29 @@ def test_a_killed_process_is_told() -> None:
     """As the system does when memory runs out."""
     with pytest.raises(RuntimeError, match=r"process 1 failed: Signal 9 \(SIGKILL\)"):
         distributed.launch(workers_ddp.second_fails, "", num_processes=2)
+
+
+@pytest.mark.ddp
+@pytest.mark.slow
+def test_processes_that_were_told_to_stop() -> None:
+    """torch's launcher would wait for ever for what they return."""
+    with pytest.raises(KeyboardInterrupt, match="state saved"):
+        distributed.launch(workers_ddp.all_stop, "state saved", num_processes=2)
+
+
+@pytest.mark.ddp
+@pytest.mark.slow
+def test_a_failing_process_ends_the_job_under_torchrun_too() -> None:
+    """Its traceback is the one that torchrun calls the cause."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [*torchrun, workers_ddp.__file__, "second_fails", "no such thing"],
+        env=os.environ | {"PYTHONPATH": str(Path(distributed.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    _, cause = done.stderr.split("Root Cause (first observed failure):")
+    assert "rank      : 1 (local_rank: 1)" in cause
+    assert "in second_fails" in cause and "LookupError: no such thing" in cause

@@ -36,16 +36,18 @@ def some_updates(job: "Job", count: int) -> dict[str, Any]:
     return {"measured": measured, "tensors": tensors}
 
 
-def several_things(job: "Job", count: int, whole: "Job") -> dict[str, Any]:
-    """What needs two processes, at the price of one start."""
+def several_things(jobs: dict[str, "Job"], count: int, whole: "Job") -> dict[str, Any]:
+    """What needs several processes, at the price of one start."""
     from matpac.pretrain import train
 
     rank = float(distributed.rank())
     return {
         "world_size": distributed.world_size(),
         "mean": distributed.all_mean(torch.tensor([1 + 2 * rank, -rank])).tolist(),
+        "any": [distributed.any_rank(rank == 1), distributed.any_rank(False)],
+        "gathered": distributed.gather({"rank": rank}),
         "wrapped": type(distributed.replicate(torch.nn.Linear(1, 1))).__name__,
-        "updates": some_updates(job, count),
+        "updates": {name: some_updates(job, count) for name, job in jobs.items()},
         "train": train(whole),
     }
 
