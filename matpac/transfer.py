@@ -102,11 +102,12 @@ class Download:
                     self._once(session, url)
                     break
                 except (_InterruptedError, *INTERRUPTIONS) as problem:
-                    failures = 1 if self._size() > best else failures + 1
+                    failures = 0 if self._size() > best else failures + 1
                     best = max(best, self._size())
                     patience = self.patience
                     if failures >= (patience.tries if self.answered else patience.first_tries):
-                        raise RefusedError(f"{problem} (tried {failures} times)") from None
+                        reason = getattr(next(iter(problem.args), None), "reason", problem)
+                        raise RefusedError(f"{reason} (tried {failures} times)") from None
                     time.sleep(self._wait_s(failures, getattr(problem, "wait_s", 0.0)))
         _share(self.part, Path(output_file))
 
@@ -123,7 +124,7 @@ class Download:
         longest = self.patience.longest_wait_s
         if asked_s > longest:
             raise RefusedError(f"the server asks to wait {asked_s:.0f} s")
-        wait_s = self.patience.first_wait_s * 2 ** (failures - 1) * random.uniform(0.5, 1)
+        wait_s = self.patience.first_wait_s * 2 ** max(failures - 1, 0) * random.uniform(0.5, 1)
         return max(asked_s, min(wait_s, longest))
 
     def _once(self, session: requests.Session, url: str) -> None:
