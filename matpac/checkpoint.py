@@ -1,48 +1,66 @@
-"""Training states on disk: written whole or not at all, and never taken for another run's.
+"""The training states of a run: the newest survive, and none is taken for another run's.
 
-A state lives in ``<bulk>/checkpoints/<run>/<fingerprint>/``; the fingerprint hashes the resolved
+They live in ``<bulk>/checkpoints/<run>/<fingerprint>/``; the fingerprint hashes the resolved
 configuration, the data and the library code that trains. The same fingerprint resumes; another
 starts afresh and says so, leaving the old folder until ``make clean-checkpoints``.
 
-The logs grow beside the state. A resumed run cuts them back to the state's step, so that they end
-up as an uninterrupted run's.
+A state is copied between two updates and written by a thread meanwhile, one at a time.
 """
 
-import csv
-import os
 import shutil
+import time
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from matpac import config
+from matpac import config, distributed, files, states
 from matpac.provenance import code_digest
+from matpac.states import Identity, Snapshot
 
-STATE = "state-*.pt"
+STATES = f"state-{9 * '[0-9]'}"
+"""Pattern of their names."""
 
 
-def fingerprint(resolved: config.ResolvedRun, data: str) -> str:
-    """Identity of a training run.
+def identity(resolved: config.ResolvedRun, index: dict[str, Any]) -> Identity:
+    """Of a training run.
 
     Args:
         resolved: its configuration.
-        data: content of the pretraining index (which stores, their checksums, normalisation).
+        index: content of ``pretraining.json``.
     """
-    deciding = config.deciding(resolved.model_dump())
-    return config.digest({"config": deciding, "data": data, "code": code_digest("pretrain")})
+    return Identity(resolved.model_dump(), config.digest(index), code_digest("pretrain"))
 
 
 class Checkpoints:
-    """The states and logs of one training run.
+    """The states of one training run; only the first process writes them.
+
+    As a context it waits for the state that is being written, however the block ends.
 
     Args:
-        folder: of this fingerprint; made when first written to.
+        folder: of this run; made when first written to.
+        identity: of this run.
         keep: how many states to keep, at least 1.
+        every_s: seconds between two states.
     """
 
-    def __init__(self, folder: Path, *, keep: int) -> None:
-        self.folder, self.keep = folder, keep
+    def __init__(
+        self, folder: Path, identity: Identity, *, keep: int, every_s: float = 0.0
+    ) -> None:
+        self.folder, self.identity, self.keep, self.every_s = folder, identity, keep, every_s
+        self.begun = time.monotonic()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._writing: Future[None] | None = None
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self.wait()
+        finally:
+            self._thread.shutdown()
 
     def others(self) -> list[Path]:
         """Folders of the same run with another fingerprint."""
@@ -50,67 +68,99 @@ class Checkpoints:
             return []
         return sorted(f for f in self.folder.parent.iterdir() if f != self.folder)
 
-    def save(self, state: dict[str, Any], step: int) -> None:
-        """Writes a state under a temporary name, renames it, and drops the oldest ones."""
+    def due(self) -> bool:
+        """Whether it is time for the next state."""
+        return time.monotonic() - self.begun >= self.every_s
+
+    def save(self, state: dict[str, Any], step: int, *, after: Iterable[Path] = ()) -> None:
+        """Copies a state and begins to write it.
+
+        Args:
+            state: see `Snapshot`; with ``order``, the place in the data.
+            step: updates made.
+            after: the logs it refers to: on the disk before it appears.
+        Raises: as `wait`, of the state before, for which it waits.
+        """
+        self.wait()
+        self.begun = time.monotonic()
+        own = {"step": step, "identity": asdict(self.identity), "versions": states.versions()}
+        self._writing = self._thread.submit(self._write, Snapshot(state | own), step, list(after))
+
+    def wait(self) -> None:
+        """Waits for the state that is being written.
+
+        Raises: OSError naming the file if it could not be; the states before it are still there.
+        """
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def load(self, chosen: Path | None = None) -> dict[str, Any] | None:
+        """The newest state that is whole and this run's, or the chosen one; None if there is none.
+
+        The first process decides, and all read the same file. A state that cannot be used is named
+        with the reason, and the one before it taken. States newer than the one taken are put aside,
+        since training will come to their steps again.
+
+        Raises: RuntimeError naming the files if there are some and none can be used; for a chosen
+            one FileNotFoundError, or ValueError if it is damaged or another run's.
+        """
+        path = state = None
+        if distributed.rank() == 0:
+            self._remove_leftovers()
+            path, state = (chosen, self._read(chosen)) if chosen else self._newest()
+            if state is not None:
+                self._put_aside(state["step"])
+        path = distributed.gather(path)[0]
+        return state if state is not None or path is None else states.read(path)
+
+    def _write(self, snapshot: Snapshot, step: int, after: list[Path]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / STATE.replace("*", f"{step:09d}")
-        temporary = path.with_suffix(".tmp")
-        with temporary.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        path = self.folder / f"state-{step:09d}.pt"
+        states.write(path, snapshot.content(), after=after)
         for old in self._states()[: -self.keep]:
             old.unlink()
+            old.with_suffix(".json").unlink(missing_ok=True)
 
-    def load(self) -> dict[str, Any] | None:
-        """The newest readable state, without executing pickled code; None if there is no file.
-
-        A file that cannot be read is named, and the state before it is taken.
-
-        Raises: RuntimeError naming the files if none can be read.
-        """
-        unreadable = []
+    def _newest(self) -> tuple[Path | None, dict[str, Any] | None]:
+        unusable = []
         for path in reversed(self._states()):
             try:
-                return torch.load(path, map_location="cpu", weights_only=True)
-            except Exception as error:  # whatever the damage, it is said and nothing is lost
-                unreadable.append(f"{path}: not a readable training state: {error}")
-                print(unreadable[-1])
-        if unreadable:
-            raise RuntimeError("\n".join(unreadable) + "\nremove these files to start afresh")
-        return None
+                return path, self._read(path)
+            except (OSError, ValueError) as error:
+                unusable.append(str(error))
+                print(unusable[-1])
+        if unusable:
+            raise RuntimeError("\n".join([*unusable, "remove these files to start afresh"]))
+        return None, None
 
-    def log(self, name: str) -> Path:
-        """The growing log ``name``."""
-        return self.folder / f"{name}.csv"
+    def _read(self, path: Path) -> dict[str, Any]:
+        """A state of this run. Raises: as `states.read`, and ValueError for another run's."""
+        state = states.read(path)
+        if differences := self.identity.differences(Identity(**state["identity"])):
+            raise ValueError("\n  ".join([f"{path}: belongs to another run:", *differences]))
+        return state
 
-    def append(self, name: str, columns: list[str], rows: list[list[float]]) -> None:
-        """Adds rows to a log; the first column is the step."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.log(name)
-        new = not path.exists()
-        with path.open("a", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            if new:
-                writer.writerow(columns)
-            writer.writerows([int(row[0]), *(f"{value:.7g}" for value in row[1:])] for row in rows)
+    def _put_aside(self, step: int) -> None:
+        """Moves later states out of the way: they would pass for newer than those to come."""
+        aside = self.folder / "aside"
+        for path in self._states():
+            if int(path.stem.removeprefix("state-")) > step:
+                aside.mkdir(exist_ok=True)
+                for each in (path.with_suffix(".json"), path):
+                    if each.exists():
+                        each.replace(aside / each.name)
+                print(f"{path}: after step {step}, put aside in {aside}")
 
-    def cut_logs(self, step: int) -> None:
-        """Drops log rows of ``step`` and later: they are about to be made again."""
-        for path in self.folder.glob("*.csv"):
-            # A line without its end was being written when the process died.
-            whole = [r for r in path.read_text().splitlines(keepends=True) if r.endswith("\n")]
-            kept = [r for r in whole[1:] if int(r.split(",", 1)[0]) < step]
-            if not kept:
-                path.unlink()  # with its header, which may be missing too
-                continue
-            temporary = path.with_suffix(".tmp")
-            temporary.write_text("".join([whole[0], *kept]))
-            temporary.replace(path)
+    def _remove_leftovers(self) -> None:
+        """Removes what killed processes were writing or removing."""
+        files.remove_temporaries(self.folder)
+        for described in self.folder.glob(f"{STATES}.json"):
+            if not described.with_suffix(".pt").exists():
+                described.unlink()
 
     def _states(self) -> list[Path]:
-        return sorted(self.folder.glob(STATE))
+        return sorted(self.folder.glob(f"{STATES}.pt"))
 
 
 def main() -> None:

@@ -5,17 +5,18 @@ function on all GPUs of this machine; under torchrun, where the processes exist 
 them. On several machines, start one torchrun on each (``slurm/pretrain.sbatch``).
 """
 
+import multiprocessing
 import os
+import signal
 import time
 import uuid
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import (
     ChildFailedError,
     ProcessFailure,
@@ -23,6 +24,8 @@ from torch.distributed.elastic.multiprocessing.errors import (
 )
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from torch.nn.parallel import DistributedDataParallel
+
+from matpac.interruption import Interrupted, forwarding, signal_of
 
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 """Variables that torchrun gives every process it starts."""
@@ -68,16 +71,21 @@ def all_mean(tensor: Tensor) -> Tensor:
     return tensor / world_size()
 
 
-def any_rank(flag: bool) -> bool:
-    """Whether the flag is set on any process; all processes get the same answer.
+def all_max(*values: int) -> list[int]:
+    """The largest of each value over all processes, which all get.
 
-    They wait for each other here, but not for their GPUs: the flag stays on the CPU.
+    They wait for each other here, but not for their GPUs: the values stay on the CPU.
     """
     if world_size() == 1:
-        return flag
-    flags = torch.tensor(float(flag))
-    dist.all_reduce(flags)
-    return bool(flags > 0)
+        return list(values)
+    largest = torch.tensor(values, dtype=torch.int64)
+    dist.all_reduce(largest, dist.ReduceOp.MAX)
+    return largest.tolist()
+
+
+def any_rank(flag: bool) -> bool:
+    """Whether the flag is set on any process; all processes get the same answer."""
+    return bool(all_max(flag)[0])
 
 
 def gather(value: Any) -> list[Any]:
@@ -148,7 +156,7 @@ def launch(function: Callable[..., Any], *args: object, num_processes: int = 1) 
         num_processes: on this machine, unless torchrun has started them already.
     Returns: what it returned on the first process of this machine.
     Raises: RuntimeError with the traceback of the process that failed first, or the signal that
-        killed one, and as `is_joined`; KeyboardInterrupt if Ctrl-C or SIGTERM ended the processes.
+        killed one, and as `is_joined`; Interrupted if Ctrl-C or SIGTERM ended the processes.
     """
     if is_joined():
         return _worker(function, *args)
@@ -163,15 +171,20 @@ def launch(function: Callable[..., Any], *args: object, num_processes: int = 1) 
         rdzv_endpoint="localhost:0",
         max_restarts=0,
         start_method="spawn",
+        # Not SIGINT and SIGTERM, after which torch gives the processes 30 seconds, however large
+        # their state is; not SIGHUP, which nohup means to be ignored.
+        signals_to_handle="SIGQUIT",
     )
     try:
-        result = elastic_launch(config, _spawned)(function, *args)[0]
+        with forwarding():
+            result = elastic_launch(config, _spawned)(function, *args)[0]
     except ChildFailedError as error:
-        raise RuntimeError(_describe(*error.get_first_failure())) from None
-    except SignalException as stopped:  # passed on to the processes, which have ended
-        raise KeyboardInterrupt(str(stopped)) from None
-    if isinstance(result, _Stopped):
-        raise KeyboardInterrupt(result.why)
+        process, failure = error.get_first_failure()
+        if number := signal_of(failure.exitcode):
+            raise Interrupted("stopped before training began", number) from None
+        raise RuntimeError(_describe(process, failure)) from None
+    if isinstance(result, KeyboardInterrupt):
+        raise result
     return result
 
 
@@ -210,18 +223,15 @@ def _give_way() -> None:
     time.sleep(0.5 if first else 10)
 
 
-class _Stopped(NamedTuple):
-    """What a started process returns after Ctrl-C or SIGTERM: torch waits for all return values."""
-
-    why: str
-
-
 def _spawned(function: Callable[..., Any], *args: object) -> Any:
-    """A process that `launch` started."""
+    """A process that `launch` started. Returns: also the exception that stopped it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # as for SIGTERM, ends even a wait within torch
     try:
         return _worker(function, *args)
     except KeyboardInterrupt as stopped:
-        return _Stopped(str(stopped))
+        if multiprocessing.parent_process().is_alive():
+            return stopped  # torch's launcher waits for the results of all processes
+        raise
 
 
 def _describe(process: int, failure: ProcessFailure) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,6 +40,30 @@ def write_table(path: Path, frame: "pd.DataFrame") -> None:
     """Writes a table as Parquet, without its row index."""
     with replacing(path) as temporary:
         frame.to_parquet(temporary, index=False)
+
+
+@contextmanager
+def blaming(path: Path) -> Iterator[None]:
+    """Names ``path`` in an OSError of the block: "no space left" alone does not say where."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, f"{path}: not written: {error.strerror or error}") from error
+
+
+def sync(path: Path) -> None:
+    """Waits until the content of a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Removes what `replacing` left in a folder when its process was killed."""
+    for path in folder.glob(".*.tmp"):
+        path.unlink(missing_ok=True)
 
 
 def sha256(path: Path) -> str:

@@ -2,66 +2,51 @@
 
 A run goes from its newest training state, or from scratch, to its last update; `Trainer.step` is
 the method. Ctrl-C and SIGTERM stop it at a step boundary with its state saved.
+``python -m matpac.pretrain RUN`` is what torchrun and batch systems start.
 """
 
+import argparse
 import json
-import shutil
-import signal
-import time
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-from matpac import config, distributed, files
-from matpac.batches import Batches, Corpus, loader
-from matpac.checkpoint import Checkpoints, fingerprint
-from matpac.clips import Store
-from matpac.config import PretrainParams, ResolvedRun
-from matpac.embed import frozen, save_encoder
-from matpac.logs import LogWriter, write_curve
+from matpac import config, distributed, files, states
+from matpac.batches import Batch, Batches, loader
+from matpac.checkpoint import Checkpoints, identity
+from matpac.config import PretrainParams
+from matpac.interruption import Interrupted, interruption, raising
+from matpac.job import Job, finish, prepare
+from matpac.logs import Logs, LogWriter, write_curve
 from matpac.progress import Progress
 from matpac.schedules import Plan
 from matpac.trainer import Trainer
-
-
-@dataclass(frozen=True)
-class Job:
-    """One training run as every process gets it."""
-
-    name: str
-    run: ResolvedRun
-    index: dict[str, Any]
-    """Content of ``pretraining.json``: stores, weights, front end, mean and std."""
-    stores: Path
-    """Folder that the stores' paths are relative to."""
-    checkpoints: Path
-    """Folder of its training states and growing logs."""
-    encoder: Path
-    """The file to write at the end."""
-    logs: Path
-    """Folder for the finished logs."""
 
 
 def train(job: Job) -> dict[str, Any]:
     """Trains one run from its newest state, or from scratch, to the end; on every process.
 
     Returns: what the last step measured, on the first process.
-    Raises: RuntimeError for a loss that is not finite; KeyboardInterrupt after saving the state.
+    Raises: RuntimeError for a loss that is not finite; Interrupted after saving the state;
+        OSError if the log or a state could not be written.
     """
     batches, trainer = prepare(job)
-    pretrain = job.run.pretrain
+    pretrain, main = job.run.pretrain, distributed.rank() == 0
     total_steps = batches.steps(pretrain.epochs)
     plan = Plan(job.run, batches.sampler.epoch_length / pretrain.batch_size, total_steps)
-    main = distributed.rank() == 0
-    checkpoints = Checkpoints(job.checkpoints, keep=pretrain.keep_checkpoints)
-    first = resume(job, trainer, checkpoints)
-    writer = LogWriter(checkpoints if main else None, plan.steps_per_epoch)
-    saved = time.monotonic()
-    data = loader(batches, first=first, last=total_steps, workers=pretrain.workers)
+    logs = Logs(job.checkpoints)
+    checkpoints = Checkpoints(
+        job.checkpoints,
+        job.identity,
+        keep=pretrain.keep_checkpoints,
+        every_s=pretrain.checkpoint_every_s,
+    )
+    first, data = resume(job, batches, trainer, checkpoints, logs)
+    writer = LogWriter(logs if main else None, plan.steps_per_epoch)
     with (
+        checkpoints,
         interruption() as interrupted,
         Progress(
             total_steps, f"pretrain {job.name}", unit="step", initial=first, enabled=main
@@ -73,111 +58,75 @@ def train(job: Job) -> dict[str, Any]:
             measure = step % pretrain.diagnostics_every == 0 or last
             writer.add(step, at, trainer.step(batch, step, at, measure=measure))
             progress.update(note=writer.note)
-            due = time.monotonic() - saved >= pretrain.checkpoint_every_s
-            stop = distributed.any_rank(interrupted())
-            if main and (due or last or stop):
-                writer.flush()
-                checkpoints.save(trainer.state() | {"step": step + 1}, step + 1)
-                saved = time.monotonic()
+            stop, due = distributed.all_max(interrupted(), main and checkpoints.due())
+            if due or last or stop:
+                save(batches, trainer, checkpoints, writer, step + 1)
+            if last or stop:
+                checkpoints.wait()
             if stop:
-                raise KeyboardInterrupt(f"{job.name}: stopped after step {step}; state saved")
-    writer.flush()
-    return finish(job, trainer, checkpoints, batches, total_steps) if main else {}
+                distributed.wait_for_all()
+                raise Interrupted(f"{job.name}: stopped after step {step}; state saved", stop)
+    return finish(job, trainer, logs, batches, total_steps) if main else {}
 
 
-def prepare(job: Job) -> tuple[Batches, Trainer]:
-    """Opens the stores and builds the networks."""
-    index, run = job.index, job.run
-    corpora = [
-        Corpus(Store(job.stores / c["store"], index_sha256=c["index_sha256"]), c["weight"])
-        for c in index["corpora"]
-    ]
-    trainer = Trainer(run, index["front_end"]["num_mels"], **normalisation(index))
-    batches = Batches(
-        corpora,
-        batch_size=run.pretrain.batch_size,
-        crop_frames=run.model.crop_frames,
-        num_patches=trainer.student.patches.num_patches,
-        seed=run.pretrain.seed,
-        rank=distributed.rank(),
-        world_size=distributed.world_size(),
-        same_masks=run.pretrain.same_masks_on_all_ranks,
-    )
-    return batches, trainer
+def resume(
+    job: Job, batches: Batches, trainer: Trainer, checkpoints: Checkpoints, logs: Logs
+) -> tuple[int, Iterator[Batch]]:
+    """Loads the newest state, or the chosen one, if there is one, and says so.
 
-
-def normalisation(index: dict[str, Any]) -> dict[str, float]:
-    """Mean and std of the pretraining corpora's log-mels."""
-    return {name: index["normalisation"][name] for name in ("mean", "std")}
-
-
-def resume(job: Job, trainer: Trainer, checkpoints: Checkpoints) -> int:
-    """Loads the newest state, if there is one, and says so. Returns: the step to go on with."""
-    state = checkpoints.load()
+    Returns: the step to go on with, and the batches from there.
+    Raises: as `Checkpoints.load`; ValueError if the state is of another order of clips.
+    """
     main = distributed.rank() == 0
     if main:
-        checkpoints.cut_logs(state["step"] if state else 0)
-    if state is None:
-        if main and (others := checkpoints.others()):
+        for folder in (job.encoder.parent, job.logs):
+            files.remove_temporaries(folder)
+    state = checkpoints.load(job.chosen)
+    first = state["step"] if state else 0
+    if main:
+        logs.cut(first)
+        if state:
+            print(f"{job.name}: resuming at step {first}")
+        elif others := checkpoints.others():
             print(
                 f"{job.name}: starting afresh; {len(others)} training state(s) of other "
                 "parameters, data or code are left alone (make clean-checkpoints removes them)"
             )
-        return 0
-    trainer.load_state(state)
-    if main:
-        print(f"{job.name}: resuming at step {state['step']}")
-    return state["step"]
+    total_steps = batches.steps(job.run.pretrain.epochs)
+    data = loader(batches, first=first, last=total_steps, workers=job.run.pretrain.workers)
+    if state:
+        if state["order"] != (order := place(batches, first)):
+            raise ValueError(f"order of clips: got {state['order']}, allowed: {order}")
+        trainer.load_state(state)
+        # After the loader, which draws from torch's generator when it is made. Training does not.
+        states.set_random_state(state["random"][distributed.rank() % len(state["random"])])
+    return first, data
 
 
-def finish(
-    job: Job, trainer: Trainer, checkpoints: Checkpoints, batches: Batches, total_steps: int
-) -> dict[str, Any]:
-    """Writes the encoder and the logs to the stage's outputs. Returns: the last measurements."""
-    index = job.index
-    encoder = frozen(trainer.student, index["front_end"], **normalisation(index))
-    save_encoder(encoder.cpu(), job.encoder)
-    metrics: dict[str, Any] = {
-        "steps": total_steps,
-        "clips": batches.num_usable,
-        "clips_shorter_than_a_crop": batches.num_clips - batches.num_usable,
+def place(batches: Batches, step: int) -> dict[str, int]:
+    """Where in the endless order of clips update ``step`` begins, whatever the processes."""
+    return {
+        "seed": batches.seed,
+        "epoch_length": batches.sampler.epoch_length,
+        "batch_size": batches.batch_size,
+        "position": step * batches.batch_size,
     }
-    for name in ("log", "diagnostics"):
-        if checkpoints.log(name).exists():
-            with files.replacing(job.logs / f"{name}.csv") as temporary:
-                shutil.copyfile(checkpoints.log(name), temporary)
-            header, *_, last = checkpoints.log(name).read_text().splitlines()
-            values = zip(header.split(","), last.split(","), strict=True)
-            metrics |= {key: float(value) for key, value in values if key != "step"}
-    return metrics
 
 
-@contextmanager
-def interruption() -> Iterator[Any]:
-    """Ctrl-C and SIGTERM end the loop at the next step boundary, where a state can be saved.
-
-    Yields: a function that says whether one came. Outside a main thread, where no signal arrives,
-    it never does.
-    """
-    received: list[int] = []
-
-    def receive(number: int, _: FrameType | None) -> None:
-        received.append(number)
-
-    previous = {}
-    try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            previous[number] = signal.signal(number, receive)
-    except ValueError:
-        pass
-    try:
-        yield lambda: bool(received)
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+def save(
+    batches: Batches, trainer: Trainer, checkpoints: Checkpoints, writer: LogWriter, step: int
+) -> None:
+    """Begins to write the state before update ``step``; all processes call it together."""
+    random = distributed.gather(states.random_state())
+    if writer.logs is not None:
+        writer.flush()
+        state = trainer.state() | {"order": place(batches, step), "random": random}
+        checkpoints.save(state, step, after=writer.logs.paths())
 
 
-def pretrain(run: str, params: PretrainParams | dict[str, Any]) -> dict[str, dict[str, Any]]:
+def pretrain(
+    run: str, params: PretrainParams | dict[str, Any], *, checkpoint: Path | None = None
+) -> dict[str, dict[str, Any]]:
     """The ``pretrain`` stage: trains one run, once per seed.
 
     Writes, below ``data/<profile>``: ``pretrain/<run>/seed_<seed>/encoder.safetensors`` with its
@@ -187,35 +136,86 @@ def pretrain(run: str, params: PretrainParams | dict[str, Any]) -> dict[str, dic
     Args:
         run: its name in ``runs``.
         params: the sections of `matpac.config.PretrainParams`.
+        checkpoint: the training state to go on from; of several seeds, for the one it belongs to.
+            None: each goes on from its newest.
     Returns: ``seed_<seed>`` -> what the last step measured, the content of the metrics file.
-    Raises: ValueError for bad parameters; FileNotFoundError if the ``logmel`` stage has not run.
+    Raises: ValueError for bad parameters, and for a checkpoint of another run, naming the
+        differences; FileNotFoundError if the ``logmel`` stage has not run.
     """
     params = config.parse(PretrainParams, params)
+    small = config.small(params)
+    jobs = jobs_of(run, params)
+    if checkpoint is not None:
+        jobs = choose(jobs, checkpoint)
+    results = {}
+    for seed, job in jobs.items():
+        processes = distributed.num_processes(job.run.pretrain.batch_size)
+        results[f"seed_{seed}"] = distributed.launch(train, job, num_processes=processes)
+    if not all(results.values()):
+        return results  # under torchrun: another process is the first, and writes
+    files.write_json(small / "metrics" / "pretrain" / f"{run}.json", results)
+    logs = next(iter(jobs.values())).logs
+    for log, kind in (("log", "losses"), ("diagnostics", "collapse")):
+        write_curve(logs / f"{log}.csv", small / "plots" / kind / f"{run}.csv")
+    return results
+
+
+def jobs_of(run: str, params: PretrainParams) -> dict[int, Job]:
+    """Seed -> training run. Raises: as `pretrain`."""
     seeds = config.seeds(params, run)
     small = config.small(params)
     index_file = small / "logmel" / "pretraining.json"
     if not index_file.exists():
         raise FileNotFoundError(f"{index_file}: missing; run the stage logmel@{params.profile}")
-    text = index_file.read_text()
-    results = {}
+    index = json.loads(index_file.read_text())
+    jobs = {}
     for seed in seeds:
         resolved = config.resolve(params, run, seed=seed)
-        folder = config.bulk(params) / "checkpoints" / run / fingerprint(resolved, text)
-        job = Job(
+        own = identity(resolved, index)
+        jobs[seed] = Job(
             name=run if len(seeds) == 1 else f"{run} seed {seed}",
             run=resolved,
-            index=json.loads(text),
+            index=index,
             stores=config.bulk(params),
-            checkpoints=folder,
+            identity=own,
+            checkpoints=config.bulk(params) / "checkpoints" / run / own.fingerprint,
             encoder=small / "pretrain" / run / f"seed_{seed}" / "encoder.safetensors",
             logs=small / "logs" / run / f"seed_{seed}",
         )
-        processes = distributed.num_processes(resolved.pretrain.batch_size)
-        results[f"seed_{seed}"] = distributed.launch(train, job, num_processes=processes)
-    if not all(results.values()):
-        return results  # under torchrun: another process is the first, and writes
-    files.write_json(small / "metrics" / "pretrain" / f"{run}.json", results)
-    logs = small / "logs" / run / f"seed_{seeds[0]}"
-    for log, kind in (("log", "losses"), ("diagnostics", "collapse")):
-        write_curve(logs / f"{log}.csv", small / "plots" / kind / f"{run}.csv")
-    return results
+    return jobs
+
+
+def choose(jobs: dict[int, Job], checkpoint: Path) -> dict[int, Job]:
+    """The same jobs, the one that the training state belongs to going on from it.
+
+    Raises: ValueError listing what differs if it belongs to none; as `states.describe`.
+    """
+    given = states.describe(checkpoint).identity
+    problems = []
+    for seed, job in jobs.items():
+        if not (differences := job.identity.differences(given)):
+            return jobs | {seed: replace(job, chosen=checkpoint)}
+        problems.append("\n  ".join([f"{checkpoint}: not a state of {job.name}:", *differences]))
+    raise ValueError("\n".join(problems))
+
+
+def main() -> int:
+    """Trains the run named on the command line, of ``params.yaml``.
+
+    Returns: the exit code: 0; 75 after SIGTERM and 130 after Ctrl-C, the state saved.
+    """
+    parser = argparse.ArgumentParser("python -m matpac.pretrain", description=main.__doc__)
+    parser.add_argument("run", help="its name in the section runs")
+    parser.add_argument("--checkpoint", type=Path, help="the training state to go on from")
+    given = parser.parse_args()
+    try:
+        with raising():
+            pretrain(given.run, config.load(), checkpoint=given.checkpoint)
+    except Interrupted as stopped:
+        print(stopped, file=sys.stderr)
+        return stopped.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -8,9 +8,10 @@ import pandas as pd
 import soundfile
 
 from matpac import files, stores
+from matpac.checkpoint import identity
 from matpac.clips import Store
 from matpac.config import ResolvedRun
-from matpac.pretrain import Job
+from matpac.job import Job
 from matpac.workers import Workers
 
 FRONT_END = {"sample_rate": 16000, "window_ms": 25.0, "hop_ms": 10.0, "num_mels": 16}
@@ -122,11 +123,13 @@ def pretraining_index(folder: Path) -> dict[str, Any]:
 
 def make_job(bulk: Path, outputs: Path, resolved: ResolvedRun) -> Job:
     """A training run on the store ``logmel/noise`` of a bulk folder."""
+    index = pretraining_index(bulk)
     return Job(
         name="tiny",
         run=resolved,
-        index=pretraining_index(bulk),
+        index=index,
         stores=bulk,
+        identity=identity(resolved, index),
         checkpoints=outputs / "checkpoints" / "tiny" / "fingerprint",
         encoder=outputs / "encoder.safetensors",
         logs=outputs / "logs",
