@@ -19,7 +19,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import IO, BinaryIO, cast
+from typing import BinaryIO, cast
 
 from matpac import files, splitzip
 from matpac.catalogue import Archive, Kind
@@ -108,7 +108,7 @@ def extract(kind: Kind, parts: Sequence[Path], folder: Path, *, max_bytes: int, 
             _untar(parts[0], _Place(folder, max_bytes), desc)
         else:
             stream = splitzip.open_split(parts) if kind == "split zip" else splitzip.join(parts)
-            with stream, zipfile.ZipFile(cast(IO[bytes], stream)) as packed:
+            with stream, zipfile.ZipFile(stream) as packed:
                 _unzip(packed, _Place(folder, max_bytes), desc)
     except BROKEN as error:
         raise DamagedError(f"{parts[-1].name} is damaged: {error}") from error

@@ -75,35 +75,45 @@ class Joined(io.RawIOBase):
                 return len(block)
         return 0
 
+    def replace_from(self, place: int, data: bytes) -> None:
+        """Reads ``data`` in place of everything from ``place`` on; the files stay as they are."""
+        starts = [0, *self.ends[:-1]]
+        lengths = [
+            min(length, max(place - start, 0))
+            for start, length in zip(starts, self.lengths, strict=True)
+        ]
+        self.streams.append(io.BytesIO(data))
+        self.lengths = [*lengths, len(data)]
+        self.ends = list(accumulate(self.lengths))
+
     def close(self) -> None:
         for stream in self.streams:
             stream.close()
         super().close()
 
 
-def join(parts: Sequence[Path]) -> Joined:
+def join(parts: Sequence[Path]) -> io.BufferedReader:
     """The parts of a sliced archive, or of any file, one behind the other."""
-    return Joined([part.open("rb") for part in parts], [part.stat().st_size for part in parts])
+    return io.BufferedReader(_joined(parts))
 
 
-def open_split(parts: Sequence[Path]) -> Joined:
+def open_split(parts: Sequence[Path]) -> io.BufferedReader:
     """A split archive as one.
 
     Args: parts: in the order of their numbers, the ``.zip`` last.
     Raises: DamagedError if the parts are not one whole archive.
     """
-    disks = join(parts)
+    disks = _joined(parts)
     try:
-        place, directory = _rewritten_directory(disks)
+        disks.replace_from(*_rewritten_directory(disks))
     except BaseException:
         disks.close()
         raise
-    streams, lengths, left = [], [], place
-    for stream, length in zip(disks.streams, disks.lengths, strict=True):
-        streams.append(stream)
-        lengths.append(min(length, left))
-        left -= lengths[-1]
-    return Joined([*streams, io.BytesIO(directory)], [*lengths, len(directory)])
+    return io.BufferedReader(disks)
+
+
+def _joined(parts: Sequence[Path]) -> Joined:
+    return Joined([part.open("rb") for part in parts], [part.stat().st_size for part in parts])
 
 
 def _rewritten_directory(disks: Joined) -> tuple[int, bytes]:
