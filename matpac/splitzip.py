@@ -8,6 +8,7 @@ not read. Here the disks are joined and the directory is written anew, with offs
 The records are those of PKWARE's APPNOTE, sections 4.3.12 to 4.3.16 and 4.5.3; little-endian.
 """
 
+import errno
 import io
 import struct
 from collections.abc import Sequence
@@ -56,7 +57,7 @@ class Joined(io.RawIOBase):
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         start = {io.SEEK_SET: 0, io.SEEK_CUR: self.position, io.SEEK_END: self.size}[whence]
         if start + offset < 0:
-            raise ValueError(f"position: got {start + offset}, allowed: from 0")
+            raise OSError(errno.EINVAL, f"no position {start + offset}")
         self.position = start + offset
         return self.position
 
