@@ -11,6 +11,7 @@ In reading order; a module imports only from modules above it (a test holds it t
     config        reads and validates params.yaml; overlays of runs; where things lie
     profiles      switches between params.yaml and another profile
     minutes       how long each stage took
+    interruption  Ctrl-C and SIGTERM: when work ends, and with which exit code
     distributed   several processes or one; the only importer of torch.distributed
     files         files that appear complete or not at all
     sources       what lies in the folders of audio: whether to fetch again
@@ -27,7 +28,10 @@ In reading order; a module imports only from modules above it (a test holds it t
     audio         reads audio files, and says what is wrong with one
     datasets      manifests: one row per clip, with its split or fold and labels
     audit         which files of a data set can be used
-    folders       a folder of audio plus a CSV -> manifest
+    labels        labels, splits and folds from the columns of a CSV
+    folders       folders of audio, with a CSV or without -> manifest
+    loaders       what the tables of Table I's data sets say, one module each
+    official      a data set of Table I in its official layout -> manifest
     fetch         STAGE fetch: audio and manifests of every data set
     logmel        waveform (B, S) -> log-mel (B, F, T); normalisation
     clips         stored log-mels, memory-mapped
@@ -47,15 +51,21 @@ In reading order; a module imports only from modules above it (a test holds it t
     embed         the frozen encoder and its file
     embeddings    embeddings of stored clips, many at once
     diagnostics   is it collapsing?
+    alarm         when a run has collapsed
     batches       which crops and masks an update sees
     trainer       one update: targets, predictions, losses, optimiser, EMAs
     failures      why an update was not finite
-    checkpoint    training states that survive
+    states        a training state as a file
+    checkpoint    the training states of a run, which survive
     logs          what a run logs
+    watch         is a run still worth going on with?
+    job           one training run: what it opens before and writes after
     pretrain      STAGE pretrain: the loop
+    extract       embeddings of a whole data set, computed once and kept
     metrics       accuracy and macro mAP
     problems      folds, repeats and validation parts of a task
     stacked       linear layers side by side
+    fitting       one stack of linear probes trained
     linear        linear probes, many at once
     probe         STAGE probe: scores of an encoder on every task
     statistics    means and confidence intervals

@@ -97,25 +97,29 @@ class LogWriter:
         self.rows: list[tuple[int, Scheduled, Measured]] = []
         self.note = ""
 
-    def add(self, step: int, at: Scheduled, measured: Measured) -> Flushed:
-        """Takes the measurements of one step. Returns: what it wrote: mostly nothing."""
+    def add(self, step: int, at: Scheduled, measured: Measured) -> None:
+        """Takes the measurements of one step."""
         self.rows.append((step, at, measured))
-        return self.flush() if len(self.rows) == STEPS_BETWEEN_FLUSHES else Flushed([], [])
 
-    def flush(self) -> Flushed:
-        """Writes what was gathered, for which it waits for the device. Returns: what it wrote."""
-        rows, self.rows = self.rows, []
-        if not rows or self.logs is None:
+    def flush(self, *, everything: bool = True) -> Flushed:
+        """Writes what was gathered, for which it waits for the device.
+
+        Args: everything: False: only if enough rows are there for it to be worth the wait.
+        Returns: what it wrote, or would have; mostly nothing.
+        """
+        if not self.rows or not (everything or len(self.rows) >= STEPS_BETWEEN_FLUSHES):
             return Flushed([], [])
+        rows, self.rows = self.rows, []
         values = torch.stack([m.losses for _, _, m in rows]).tolist()
         log = [
             [step, step / self.steps_per_epoch, *at, *value]
             for (step, at, _), value in zip(rows, values, strict=True)
         ]
-        self.logs.append("log", LOG, log)
         collapse = [[s, *m.collapse.tolist()] for s, _, m in rows if m.collapse is not None]
-        if collapse:
-            self.logs.append("diagnostics", DIAGNOSTICS, collapse)
+        if self.logs is not None:
+            self.logs.append("log", LOG, log)
+            if collapse:
+                self.logs.append("diagnostics", DIAGNOSTICS, collapse)
         self.note = f"loss {values[-1][2]:.3f}"
         return Flushed(log, collapse)
 

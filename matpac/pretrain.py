@@ -23,13 +23,15 @@ from matpac.logs import Logs, LogWriter, write_curve
 from matpac.progress import Progress
 from matpac.schedules import Plan
 from matpac.trainer import Trainer
+from matpac.watch import Watch
 
 
 def train(job: Job) -> dict[str, Any]:
     """Trains one run from its newest state, or from scratch, to the end; on every process.
 
     Returns: what the last step measured, on the first process.
-    Raises: RuntimeError for a loss that is not finite; Interrupted after saving the state;
+    Raises: RuntimeError after saving the state for a loss that is not finite, and for a collapse
+        if it is to stop at one; Interrupted after saving the state;
         OSError if the log or a state could not be written.
     """
     batches, trainer = prepare(job)
@@ -52,19 +54,24 @@ def train(job: Job) -> dict[str, Any]:
             total_steps, f"pretrain {job.name}", unit="step", initial=first, enabled=main
         ) as progress,
     ):
+        watch = Watch(job.name, trainer, batches, plan, progress)
         for step, batch in enumerate(data, start=first):
             at = plan.at(step)
             last = step == total_steps - 1
             measure = step % pretrain.diagnostics_every == 0 or last
             writer.add(step, at, trainer.step(batch, step, at, measure=measure))
-            progress.update(note=writer.note)
             stop, due = distributed.all_max(interrupted(), main and checkpoints.due())
-            if due or last or stop:
-                save(batches, trainer, checkpoints, writer, step + 1)
-            if last or stop:
+            saving = due or last or stop
+            lost = watch.look(writer.flush(everything=bool(saving)), writer.note)
+            progress.update()
+            if saving or lost:
+                save(batches, trainer, checkpoints, logs, lost.step if lost else step + 1)
+            if last or stop or lost:
                 checkpoints.wait()
+                distributed.wait_for_all()  # the end of one process would end the first's writing
+            if lost:
+                raise RuntimeError(f"{job.name}: {lost.reason}\nits state is saved")
             if stop:
-                distributed.wait_for_all()
                 raise Interrupted(f"{job.name}: stopped after step {step}; state saved", stop)
     return finish(job, trainer, logs, batches, total_steps) if main else {}
 
@@ -114,14 +121,13 @@ def place(batches: Batches, step: int) -> dict[str, int]:
 
 
 def save(
-    batches: Batches, trainer: Trainer, checkpoints: Checkpoints, writer: LogWriter, step: int
+    batches: Batches, trainer: Trainer, checkpoints: Checkpoints, logs: Logs, step: int
 ) -> None:
     """Begins to write the state before update ``step``; all processes call it together."""
     random = distributed.gather(states.random_state())
-    if writer.logs is not None:
-        writer.flush()
+    if distributed.rank() == 0:
         state = trainer.state() | {"order": place(batches, step), "random": random}
-        checkpoints.save(state, step, after=writer.logs.paths())
+        checkpoints.save(state, step, after=logs.paths())
 
 
 def pretrain(

@@ -60,6 +60,13 @@ class Progress:
         elif self.lines and time.monotonic() - self.last_line >= SECONDS_BETWEEN_LINES:
             self._print_line()
 
+    def say(self, text: str) -> None:
+        """Shows a line of text that stays, above the bar; nothing where progress is silent."""
+        if self.bar is not None:
+            console_tqdm.write(text)
+        elif self.lines:
+            print(text, flush=True)
+
     def close(self) -> None:
         """Shows the last state once more and ends the bar."""
         if self.bar is not None:
