@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from matpac import audio, files
@@ -46,6 +47,41 @@ def audit(
     if len(new):
         _check_new(facts, new, folder, cache_path, workers, name)
     return facts
+
+
+def add_facts(
+    manifest: pd.DataFrame,
+    folder: Path,
+    *,
+    window_ms: float,
+    cache: Path,
+    workers: Workers,
+    name: str,
+) -> None:
+    """Adds the columns start_s, duration_s, sha256 and excluded to one row per file.
+
+    Args:
+        manifest: with the column path; "" where no file is named.
+        window_ms: clips shorter than this are excluded.
+        folder, cache, workers, name: as in `audit`.
+    """
+    paths = manifest["path"]
+    facts = audit(folder, paths[paths != ""], cache=cache, workers=workers, name=name)
+    facts = facts.reindex(paths)
+    manifest["start_s"] = 0.0
+    manifest["duration_s"] = facts["duration_s"].fillna(0.0).to_numpy()
+    manifest["sha256"] = facts["sha256"].fillna("").to_numpy()
+    problems = facts["problem"].fillna("").to_numpy(dtype=object)
+    short = (problems == "") & (1000 * manifest["duration_s"] < window_ms).to_numpy()
+    problems[short] = [
+        f"shorter than one window ({1000 * duration:.1f} ms, needed {window_ms:g} ms)"
+        for duration in manifest["duration_s"][short]
+    ]
+    problems[paths == ""] = "blank file name"
+    duplicate = (paths.duplicated() & (paths != "")).to_numpy()
+    manifest["excluded"] = np.where(
+        duplicate, "duplicate row: the file is already in the table", problems
+    )
 
 
 def _check_new(

@@ -8,11 +8,11 @@ A manifest is ``data/<profile>/manifests/<name>.parquet`` with, per row:
     duration_s  its length, seconds
     split       "train", "valid", "test" or "" (none)
     fold        1 to the number of folds, or 0 (none)
-    group       source recording or preset; never in two splits or folds of a task
+    group       source recording or preset; a validation part drawn by us shares none with training
     sha256      of the audio file, "" if that cannot be used
     excluded    "" or the reason why the clip is left out
     label       multiclass data sets: index into the classes, -1 if none
-    labels      multilabel data sets: 1, 0 or NaN (not observed) per class
+    labels      multilabel data sets: 1, 0, a likelihood or NaN (not observed) per class
 
 Beside it, ``<name>.json`` holds the data set's kind, metric, split scheme, classes and counts.
 """
@@ -20,9 +20,11 @@ Beside it, ``<name>.json`` holds the data set's kind, metric, split scheme, clas
 import hashlib
 import json
 from collections.abc import Sequence
+from os.path import commonpath
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from matpac import config, files
@@ -38,19 +40,24 @@ LISTED = 1000
 """Excluded clips named in the JSON; the table names all."""
 SHOWN = 20
 """Excluded clips named on the screen and in an error."""
+KNOWN = "known to be broken: "
+"""Starts the reason for a file that its data set ships broken; such are not counted as bad."""
 
 
-def names(params: config.FetchParams) -> list[str]:
+def names(params: config.LogmelParams) -> list[str]:
     """The data sets that a profile uses: corpora first, then tasks, each once."""
     return list(dict.fromkeys([*params.corpora, *params.tasks]))
 
 
-def audio_folder(params: config.FetchParams, name: str) -> Path:
-    """Where the audio of a data set lies."""
+def audio_folder(params: config.LogmelParams, name: str) -> Path:
+    """What the paths of a data set are relative to."""
     dataset = params.datasets[name]
     if dataset.source == "embedded":
         return config.bulk(params) / "audio" / name
-    return config.expand(dataset.audio)
+    folders = [config.expand(text) for key, text in dataset.places if key != "csv"]
+    if not folders:
+        return config.bulk(params) / "downloads" / dataset.source
+    return Path(commonpath(folders))
 
 
 def load(params: config.Common, name: str) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -110,13 +117,22 @@ def describe(excluded: Sequence[tuple[str, str]]) -> str:
 def too_many_bad(
     name: str, excluded: Sequence[tuple[str, str]], num_rows: int, max_bad_fraction: float
 ) -> str:
-    """The error text if more than ``max_bad_fraction`` of a data set is excluded, otherwise ""."""
-    if num_rows > len(excluded) and len(excluded) <= max_bad_fraction * num_rows:
+    """The error text if more than ``max_bad_fraction`` of a data set is excluded, otherwise "".
+
+    Clips that are known to be broken are not counted.
+    """
+    bad = [each for each in excluded if not each[1].startswith(KNOWN)]
+    if num_rows > len(excluded) and len(bad) <= max_bad_fraction * num_rows:
         return ""
     return (
-        f"{name}: {len(excluded)} of {num_rows} clips cannot be used, "
-        f"allowed: logmel.max_bad_fraction {max_bad_fraction:g}\n{describe(excluded)}"
+        f"{name}: {len(bad)} of {num_rows} clips cannot be used, "
+        f"allowed: logmel.max_bad_fraction {max_bad_fraction:g}\n{describe(bad or excluded)}"
     )
+
+
+def exclude(manifest: pd.DataFrame, rows: np.ndarray, reason: str) -> None:
+    """Excludes ``rows`` (booleans) that are not excluded for another reason."""
+    manifest.loc[rows & (manifest["excluded"] == "").to_numpy(), "excluded"] = reason
 
 
 def excluded_clips(manifest: pd.DataFrame) -> list[tuple[str, str]]:

@@ -1,8 +1,9 @@
 """The ``fetch`` stage: makes the audio of every data set available and writes its manifest.
 
-Embedded data sets are rendered by `matpac.corpus`; folders of audio stay where they are. What was
-found out about unchanged files and recipes is kept in the bulk folder, so that a second run (DVC
-deletes a stage's outputs before each) neither renders nor reads any audio again.
+Embedded data sets are rendered by `matpac.corpus`, those of Table I downloaded where no path is
+given; what a user keeps in folders stays there. What was found out about unchanged files and
+recipes is kept in the bulk folder, so that a second run (DVC deletes a stage's outputs before each)
+neither downloads nor renders nor reads any audio again.
 """
 
 from concurrent.futures import Executor
@@ -15,7 +16,8 @@ import pandas as pd
 
 from matpac import config, datasets, files
 from matpac.audit import audit
-from matpac.folders import folder_manifest
+from matpac.folders import folder_manifest, plain_manifest
+from matpac.official import official_manifest
 from matpac.workers import Workers
 
 FEWEST_FILES = 1000
@@ -33,8 +35,9 @@ def fetch(
         executor: checks audio files in place of own processes, see `matpac.workers`.
     Returns: name -> the information written beside its manifest.
     Raises: ValueError naming the clips of each data set of which more than
-        ``logmel.max_bad_fraction`` cannot be used, and for a CSV that does not fit;
-        FileNotFoundError for a missing folder or CSV.
+        ``logmel.max_bad_fraction`` cannot be used, for tables that do not fit, and for an official
+        data set of which something is missing; FileNotFoundError for a missing folder or table,
+        and for what cannot be downloaded.
     """
     params = config.parse(config.FetchParams, params)
     folder = config.small(params) / "manifests"
@@ -66,25 +69,43 @@ def _manifest(
     params: config.FetchParams, name: str, workers: Workers
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     dataset = params.datasets[name]
-    audio_folder = datasets.audio_folder(params, name)
+    folder = datasets.audio_folder(params, name)
     cache = config.bulk(params) / "audit" / name
     if dataset.source == "embedded":
         recipe = {"recipe": dataset.recipe, "num_clips": dataset.num_clips, "seed": dataset.seed}
         manifest, info = embedded_manifest(
-            name, **recipe, audio_folder=audio_folder, cache=cache, workers=workers
+            name, **recipe, audio_folder=folder, cache=cache, workers=workers
         )
         return manifest, info | {"audio": f"audio/{name}"}  # in the bulk folder
-    columns = dataset.model_dump(exclude={"source", "audio", "csv"})
-    manifest, info = folder_manifest(
-        name,
-        audio_folder=audio_folder,
-        csv=config.expand(dataset.csv),
-        **columns,
-        cache=cache,
-        workers=workers,
-        window_ms=params.logmel.window_ms,
-    )
+    common = {"cache": cache, "workers": workers, "window_ms": params.logmel.window_ms}
+    if dataset.source != "folder":
+        if dataset.path is None:
+            _download(dataset.source, folder, params.downloads)
+        manifest, info = official_manifest(
+            name, dataset.source, folder=folder, subset=dataset.subset, **common
+        )
+        return manifest, info | {"audio": dataset.path or f"downloads/{dataset.source}"}
+    if dataset.csv is None:
+        folders = [config.expand(text) for _, text in dataset.places]
+        manifest, info = plain_manifest(name, folders=folders, relative_to=folder, **common)
+    else:
+        columns = dataset.model_dump(exclude={"source", "audio", "csv"})
+        csv = config.expand(dataset.csv)
+        manifest, info = folder_manifest(name, audio_folder=folder, csv=csv, **columns, **common)
     return manifest, info | {"audio": dataset.audio}
+
+
+def _download(name: str, folder: Path, downloads: config.DownloadsConfig) -> None:
+    """Unpacks a data set of Table I below ``folder``, unless it is there."""
+    from matpac.download import obtain  # only who downloads needs its packages
+
+    obtain(
+        name,
+        given=None,
+        folder=folder,
+        mirror=downloads.mirror,
+        keep_archives=downloads.keep_archives,
+    )
 
 
 def embedded_manifest(
@@ -150,6 +171,8 @@ def _add_facts(
 
 def _print_summary(info: dict[str, Any], excluded: list[tuple[str, str]]) -> None:
     text = f"{info['name']}: {info['num_clips']} clips, {info['hours']:.2f} h"
+    if info["num_clips"] + info["num_excluded"] < info.get("official_clips", 0):
+        text += f", a part of the {info['official_clips']} of the whole data set"
     if parts := info.get("splits") or info.get("folds"):
         text += f", {info['split_scheme']} {parts}, validation {info['validation']}"
     print(text + (f", {len(excluded)} excluded:" if excluded else ""))

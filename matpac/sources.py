@@ -16,47 +16,56 @@ from typing import Any
 from matpac import config, files
 
 
-def sources(params: config.FetchParams) -> dict[str, dict[str, Any]]:
-    """What is known of each folder data set of the profile without opening its audio.
+def sources(params: config.FetchParams) -> dict[str, list[dict[str, Any]]]:
+    """What is known of each data set's folders and tables without opening its audio.
 
     Raises: FileNotFoundError naming every folder and table that does not exist.
     """
-    folders = config.used_folders(params)
-    if problems := config.missing_files(params, names=folders):
+    used = config.used_folders(params)
+    if problems := config.missing_files(params, names=used):
         raise FileNotFoundError("\n".join(problems))
-    found = {}
-    for name, dataset in folders.items():
-        folder = config.expand(dataset.audio).resolve()
-        states = sorted(_states(folder))
-        found[name] = {
-            "audio": str(folder),
-            "csv_sha256": files.sha256(config.expand(dataset.csv)),
-            "num_files": len(states),
-            "files_sha256": hashlib.sha256("\n".join(states).encode()).hexdigest(),
-        }
-    return found
+    return {
+        name: [
+            _table(config.expand(text)) if key == "csv" else _folder(config.expand(text))
+            for key, text in dataset.places
+        ]
+        for name, dataset in used.items()
+    }
 
 
-def _states(folder: Path, place: str = "", above: frozenset[Path] = frozenset()) -> Iterator[str]:
-    """Name, size and time of change (ns) of every file in a folder and below, but hidden ones.
+def walk(folder: Path, place: str = "", above: frozenset[Path] = frozenset()) -> Iterator[str]:
+    """Names, relative to a folder, of every file in it and below, but hidden ones.
 
     Links are followed, except to a folder ``above``, which would lead round and round.
     """
     above |= {folder.resolve()}
     for entry in os.scandir(folder):
-        name = place + entry.name
         if entry.name.startswith("."):
             continue
-        if entry.is_dir():
-            if Path(entry.path).resolve() not in above:
-                yield from _states(Path(entry.path), f"{name}/", above)
-            continue
-        try:
-            state = entry.stat()
-        except OSError:  # a link to nothing
-            yield f"{name!r} missing"
-        else:
-            yield f"{name!r} {state.st_size} {state.st_mtime_ns}"
+        if not entry.is_dir():
+            yield place + entry.name
+        elif Path(entry.path).resolve() not in above:
+            yield from walk(Path(entry.path), f"{place}{entry.name}/", above)
+
+
+def _table(path: Path) -> dict[str, Any]:
+    return {"table": str(path.resolve()), "sha256": files.sha256(path)}
+
+
+def _folder(folder: Path) -> dict[str, Any]:
+    folder = folder.resolve()
+    states = sorted(_state(folder, name) for name in walk(folder))
+    digest = hashlib.sha256("\n".join(states).encode()).hexdigest()
+    return {"folder": str(folder), "num_files": len(states), "files_sha256": digest}
+
+
+def _state(folder: Path, name: str) -> str:
+    """Name, size and time of change (ns) of a file."""
+    try:
+        state = (folder / name).stat()
+    except OSError:  # a link to nothing
+        return f"{name!r} missing"
+    return f"{name!r} {state.st_size} {state.st_mtime_ns}"
 
 
 def write(params: config.FetchParams) -> bool:

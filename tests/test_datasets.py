@@ -12,7 +12,7 @@ import soundfile
 import matpac
 from matpac import audio, audit, checks, config, datasets, files, mp3
 from matpac.fetch import fetch
-from matpac.folders import folder_manifest
+from matpac.folders import folder_manifest, plain_manifest
 from matpac.tables import read_table
 from matpac.workers import Workers
 
@@ -48,13 +48,13 @@ def manifest_of(folder: Path, text: str, **columns: Any) -> tuple[pd.DataFrame, 
     )
 
 
-def parse_params(folder: Path, **logmel: Any) -> config.LogmelParams:
+def parse_params(folder: Path, **logmel: Any) -> config.FetchParams:
     """A profile with one folder data set, "birds"."""
     birds = {"source": "folder", "audio": "audio", "csv": "clips.csv"}
     birds |= {"labels": "class", "kind": "multiclass", "fold": "fold"}
     sections = {"profile": "mini", "storage": None, "datasets": {"birds": birds}}
     sections |= {"corpora": {"birds": 1.0}, "tasks": ["birds"], "logmel": LOGMEL | logmel}
-    return config.parse(config.LogmelParams, sections)
+    return config.parse(config.FetchParams, sections)
 
 
 @pytest.fixture
@@ -236,11 +236,68 @@ def test_classes_are_those_of_clips_that_can_be_used(four_files: Path) -> None:
     text = "filename,class,fold\n" + rows
     manifest, info = manifest_of(four_files, text, separator=";", kind="multilabel", **columns)
     assert info["classes"] == ["crow", "owl"]
-    assert np.stack(manifest["labels"]).tolist() == [[1, 1], [0, 1], [0, 1], [0, 0]]
+    assert manifest["path"].tolist() == ["a.wav", "b.wav", "c.wav", "nowhere.wav"]
+    assert np.stack(manifest["labels"]).tolist() == [[1, 1], [0, 1], [0, 0], [0, 1]]
     manifest, info = manifest_of(four_files, text, kind="multiclass", **columns)
     assert info["classes"] == ["owl", "owl;crow"]
     assert manifest["label"].tolist() == [1, 0, -1, -1]
-    assert manifest["excluded"].tolist() == ["", "", "missing file", "blank fold in column 'fold'"]
+    assert manifest["excluded"].tolist() == ["", "", "blank fold in column 'fold'", "missing file"]
+
+
+def test_the_order_of_rows_decides_nothing(four_files: Path) -> None:
+    lines = ["a.wav,owl,1,x", "b.wav,crow,2,y", "c.wav,,2,y", "d.wav,crow,1,x", "gone.wav,owl,2,z"]
+    columns = {"labels": "class", "kind": "multiclass", "fold": "fold", "group": "take"}
+    header = "filename,class,fold,take\n"
+    before = manifest_of(four_files, header + "\n".join(lines), **columns)
+    after = manifest_of(four_files, header + "\n".join(lines[::-1]), **columns)
+    pd.testing.assert_frame_equal(before[0], after[0])
+    assert before[1] == after[1] and before[0]["group"].tolist() == ["x", "y", "y", "x", "z"]
+
+
+def test_folders_without_a_csv(four_files: Path, tmp_path: Path) -> None:
+    """Every audio file in any of them once; other and hidden files are not looked at."""
+    for path in ("more/x/e.flac", "more/f.OGG", "more/.hidden.wav", "audio/deep/er/g.mp3"):
+        write_tone(tmp_path / "t.wav")
+        samples, rate = soundfile.read(tmp_path / "t.wav")
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(tmp_path / path, samples, rate)
+    (tmp_path / "more/notes.txt").write_text("not audio")
+    (tmp_path / "more/bad.wav").write_text("not audio")
+    folders = [tmp_path / name for name in ("audio", "more", "audio/deep")]
+    place = {"cache": tmp_path / "cache", "workers": Workers(1, preload="matpac.audit")}
+    manifest, info = plain_manifest("birds", folders=folders, relative_to=tmp_path, **place)
+    assert manifest["path"].tolist() == [
+        "audio/a.wav", "audio/b.wav", "audio/c.wav", "audio/d.wav", "audio/deep/er/g.mp3",
+        "more/bad.wav", "more/f.OGG", "more/x/e.flac",
+    ]  # fmt: skip
+    bad = manifest[manifest["excluded"] != ""]
+    assert bad["path"].tolist() == ["more/bad.wav"] and bad["excluded"].item().startswith("not aud")
+    info = datasets.summarise(manifest, info)
+    assert (info["num_clips"], info["kind"], info["split_scheme"]) == (7, "unlabelled", None)
+    alone, _ = plain_manifest("b", folders=[tmp_path / "more"], relative_to=folders[1], **place)
+    assert alone["path"].tolist() == ["bad.wav", "f.OGG", "x/e.flac"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"birds: no audio file in .*/empty, allowed: \.wav"):
+        plain_manifest("birds", folders=[tmp_path / "empty"], relative_to=tmp_path, **place)
+    with pytest.raises(FileNotFoundError, match="birds: no audio folder"):
+        plain_manifest("birds", folders=[tmp_path / "gone"], relative_to=tmp_path, **place)
+
+
+def test_the_stage_takes_several_folders(four_files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MATPAC_ROOT", str(four_files))
+    write_tone(four_files / "b/audio/e.wav")
+    birds = {"source": "folder", "audio": ["audio", "b/audio"]}
+    sections = parse_params(four_files).model_dump() | {"datasets": {"birds": birds}}
+    sections |= {"tasks": ["mine"]}
+    mine = {"source": "folder", "audio": "audio", "csv": "clips.csv", "labels": "class"}
+    sections["datasets"]["mine"] = mine | {"kind": "multiclass", "fold": "fold"}
+    write_csv(four_files, "filename,class,fold\na.wav,owl,1\nb.wav,owl,2\n")
+    params = config.parse(config.FetchParams, sections)
+    assert fetch(params)["birds"]["num_clips"] == 5
+    assert datasets.audio_folder(params, "birds") == four_files
+    assert datasets.audio_folder(params, "mine") == four_files / "audio"
+    manifest, _ = datasets.load(params, "birds")
+    assert manifest["path"].iloc[[0, -1]].tolist() == ["audio/a.wav", "b/audio/e.wav"]
 
 
 def test_a_file_under_two_spellings_of_its_name_is_a_duplicate(four_files: Path) -> None:
@@ -248,10 +305,11 @@ def test_a_file_under_two_spellings_of_its_name_is_a_duplicate(four_files: Path)
     names = ["a.wav", "./a.wav", "below//e.wav", "e", "b", "b.wav", "below/../c.wav", ""]
     text = "filename,\n" + ",\n".join(names) + ",\n"
     manifest, _ = manifest_of(four_files, text)
-    located = ["a.wav", "a.wav", "below/e.wav", "below/e.wav", "b.wav", "b.wav", "c.wav", ""]
+    located = ["", "a.wav", "a.wav", "b.wav", "b.wav", "below/e.wav", "below/e.wav", "c.wav"]
     assert manifest["path"].tolist() == located
     again = "duplicate row: the file is already in the table"
-    assert manifest["excluded"].tolist() == ["", again] * 3 + ["", "blank file name"]
+    assert manifest["excluded"].tolist() == ["blank file name", *["", again] * 3, ""]
+    assert manifest["clip"].tolist()[:3] == ["(line 9)", "a.wav (line 2)", "./a.wav (line 3)"]
     assert manifest["clip"].is_unique
 
 
@@ -259,8 +317,8 @@ def test_bare_names_are_found_in_folders_below_if_unique(tmp_path: Path) -> None
     for path in ("fold1/a.wav", "fold2/b.wav", "fold3/b.wav"):
         write_tone(tmp_path / "audio" / path)
     manifest, _ = manifest_of(tmp_path, "filename\na.wav\nb.wav\nfold2/b.wav\n")
-    assert manifest["path"].tolist() == ["fold1/a.wav", "b.wav", "fold2/b.wav"]
-    assert manifest["excluded"].tolist() == ["", "missing file", ""]
+    problems = manifest.set_index("path")["excluded"].to_dict()
+    assert problems == {"fold1/a.wav": "", "b.wav": "missing file", "fold2/b.wav": ""}
 
 
 @pytest.mark.parametrize(
@@ -289,7 +347,7 @@ def test_bare_names_are_found_in_folders_below_if_unique(tmp_path: Path) -> None
         (
             "filename,class,fold\na.wav,owl,07\nx.wav,owl,9\nb.wav,,9\nc.wav,owl,8\n",
             {"labels": "class", "kind": "multiclass", "fold": "fold"},
-            r"fold '9' can be used:\n  x.wav: missing file\n  b.wav: blank label in column 'class'",
+            r"fold '9' can be used:\n  b.wav: blank label in column 'class'\n  x.wav: missing file",
         ),
         (
             "filename,class,fold\na.wav,owl,1\nb.wav,owl,1\n",

@@ -42,8 +42,8 @@ def test_every_change_of_a_table_or_file_is_noticed(
 ) -> None:
     folder = project / "one/audio"
     before = found()
-    assert list(before) == ["own"] and before["own"]["num_files"] == 2
-    assert before["own"]["csv_sha256"] == files.sha256(project / "one/own.csv")
+    assert list(before) == ["own"] and before["own"][0]["num_files"] == 2
+    assert before["own"][1]["sha256"] == files.sha256(project / "one/own.csv")
     (folder / ".hidden").write_text("of a file manager")
     os.utime(project / "one/own.csv", ns=(0, 0))
     assert found() == before
@@ -55,7 +55,7 @@ def test_every_change_of_a_table_or_file_is_noticed(
         return new
 
     (folder / "c.wav").write_bytes(b"6")
-    assert changed() and seen[-1]["own"]["num_files"] == 3
+    assert changed() and seen[-1]["own"][0]["num_files"] == 3
     (folder / "c.wav").rename(folder / "below/c.wav")
     assert changed()
     state = (folder / "below/b.wav").stat()
@@ -72,6 +72,26 @@ def test_every_change_of_a_table_or_file_is_noticed(
     assert changed(), "the same files in another folder"
 
 
+def test_folders_without_a_csv_and_official_data_sets_are_looked_at(project: Path) -> None:
+    sections = smoke.sections()
+    sections["datasets"]["own"] = {"source": "folder", "audio": ["$OWN/audio", "$OWN/more"]}
+    sections["datasets"]["gtzan"] = {"source": "gtzan", "path": "$OWN/audio"}
+    sections["datasets"]["mtt"] = {"source": "mtt", "path": None}  # the pipeline's own download
+    sections["corpora"] = {"own": 1.0}
+    sections["tasks"] = ["gtzan", "mtt"]
+    params = config.parse(config.Params, sections)
+    with pytest.raises(FileNotFoundError, match=r"datasets\.own\.audio: no folder .*/one/more"):
+        sources.sources(params)
+    (project / "one/more").mkdir()
+    seen = sources.sources(params)
+    assert {name: [each["num_files"] for each in every] for name, every in seen.items()} == {
+        "own": [2, 0], "gtzan": [2]
+    }  # fmt: skip
+    (project / "one/more/c.wav").touch()
+    assert sources.sources(params)["own"][1] != seen["own"][1]
+    assert sources.sources(params)["gtzan"] == seen["gtzan"]
+
+
 def test_links_are_followed_but_not_in_circles(project: Path) -> None:
     folder = project / "one/audio"
     (folder / "below/up").symlink_to(folder)
@@ -79,7 +99,7 @@ def test_links_are_followed_but_not_in_circles(project: Path) -> None:
     (project / "elsewhere").mkdir()
     (project / "elsewhere/d.wav").write_bytes(b"1")
     (folder / "linked").symlink_to(project / "elsewhere")
-    assert found()["own"]["num_files"] == 4  # a.wav, below/b.wav, linked/d.wav, nothing.wav
+    assert found()["own"][0]["num_files"] == 4  # a.wav, below/b.wav, linked/d.wav, nothing.wav
     before = found()
     (project / "elsewhere/d.wav").write_bytes(b"12")
     assert found() != before
