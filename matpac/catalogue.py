@@ -67,22 +67,13 @@ class Source:
     """True: the archives are not all of it; nobody may download the rest for the user."""
 
 
-def _archive(
-    kind: Kind,
-    unpacked_bytes: float,
-    name: str,
-    *urls: str,
-    md5: str | None = None,
-    **known: object,
-) -> Archive:
-    """An archive of one file with this md5."""
-    checksums = () if md5 is None else (f"md5:{md5}",)
-    file = File(name, urls, checksums=checksums, **known)  # type: ignore[arg-type]
-    return Archive(name, kind, (file,), int(unpacked_bytes))
-
-
 def _zenodo(record: int, name: str) -> str:
     return f"https://zenodo.org/record/{record}/files/{name}?download=1"
+
+
+def _single(kind: Kind, file: File, unpacked_bytes: int) -> Archive:
+    """An archive that is one file."""
+    return Archive(file.name, kind, (file,), unpacked_bytes)
 
 
 def _nsynth(split: str, num_bytes: int, notes: int, md5: str, sha256: str) -> Archive:
@@ -90,25 +81,32 @@ def _nsynth(split: str, num_bytes: int, notes: int, md5: str, sha256: str) -> Ar
     host = "download.magenta.tensorflow.org/datasets/nsynth"  # its own https fails
     urls = (f"https://storage.googleapis.com/{host}/{name}", f"http://{host}/{name}")
     file = File(name, urls, num_bytes, None, (f"md5:{md5}",), (f"sha256:{sha256}",))
-    # 4 s of 16 kHz, 16 bit, and a header, beside roughly 1.5 kB of JSON per note.
-    return Archive(name, "tar", (file,), notes * (128_044 + 1_500))
+    # 4 s of 16 kHz, 16 bit, and a header; the JSON has room in the margin of the estimate.
+    return _single("tar", file, notes * 128_044)
 
 
-def _mtt(name: str, about_bytes: float, md5: str) -> File:
+def _mtt(name: str, about_bytes: int, md5: str) -> File:
     hosts = ("https://mirg.city.ac.uk", "http://mi.soi.city.ac.uk")
     urls = tuple(f"{host}/datasets/magnatagatune/{name}" for host in hosts)
-    return File(name, urls, None, int(about_bytes), (f"md5:{md5}",))
+    return File(name, urls, None, about_bytes, (f"md5:{md5}",))
 
 
 def _fsd50k(name: str, num_bytes: int, md5: str) -> File:
     return File(name, (_zenodo(4060432, name),), num_bytes, None, (f"md5:{md5}",))
 
 
-_FULL_DISK = 3_221_225_472
-"""Bytes of every part of FSD50K's split archives but the last."""
+def _fsd50k_audio(part: str, unpacked_bytes: int, last_bytes: int, *md5s: str) -> Archive:
+    stem, last = f"FSD50K.{part}_audio", len(md5s) - 1
+    names = [f"{stem}.z{i + 1:02}" for i in range(last)] + [f"{stem}.zip"]
+    sizes = [3_221_225_472] * last + [last_bytes]
+    parts = tuple(_fsd50k(*each) for each in zip(names, sizes, md5s, strict=True))
+    return Archive(f"{stem}.zip", "split zip", parts, unpacked_bytes)
 
-_ESC50 = "archive/master.zip"
-_AUDIOSET = "http://storage.googleapis.com/us_audioset/youtube_corpus/v1/csv"
+
+def _audioset(name: str, about_bytes: int) -> Archive:
+    url = f"http://storage.googleapis.com/us_audioset/youtube_corpus/v1/csv/{name}"
+    return _single("file", File(name, (url,), about_bytes=about_bytes), about_bytes)
+
 
 SOURCES: dict[str, Source] = {
     "openmic": Source(
@@ -119,13 +117,15 @@ SOURCES: dict[str, Source] = {
         citation="E. Humphrey, S. Durand and B. McFee, OpenMIC-2018: an open data-set for multiple "
         "instrument recognition, ISMIR 2018",
         archives=(
-            _archive(
+            _single(
                 "tar",
-                3.5e9,
-                "openmic-2018-v1.0.0.tgz",
-                _zenodo(1432913, "openmic-2018-v1.0.0.tgz"),
-                md5="e4ccf187e2bb5ab2e115416e8aafe7f4",
-                about_bytes=2_623_376_754,
+                File(
+                    "openmic-2018-v1.0.0.tgz",
+                    (_zenodo(1432913, "openmic-2018-v1.0.0.tgz"),),
+                    about_bytes=2_623_376_754,  # of one source only
+                    checksums=("md5:e4ccf187e2bb5ab2e115416e8aafe7f4",),
+                ),
+                unpacked_bytes=3_000_000_000,
             ),
         ),
         by_hand="Download openmic-2018-v1.0.0.tgz from the data set's page.",
@@ -168,26 +168,22 @@ SOURCES: dict[str, Source] = {
         citation="G. Tzanetakis and P. Cook, Musical genre classification of audio signals, IEEE "
         "Trans. Speech Audio Process. 10(5), 2002; faults: B. L. Sturm, arXiv:1306.1461",
         archives=(
-            Archive(
-                "genres.tar.gz",
+            _single(
                 "tar",
-                (
-                    File(
+                File(
+                    "genres.tar.gz",
+                    (
+                        "https://huggingface.co/datasets/marsyas/gtzan/resolve/main/data/"
                         "genres.tar.gz",
-                        (
-                            "https://huggingface.co/datasets/marsyas/gtzan/resolve/main/data/"
-                            "genres.tar.gz",
-                            "https://web.archive.org/web/20220328223413id_/"
-                            "http://opihi.cs.uvic.ca/sound/genres.tar.gz",
-                            "http://opihi.cs.uvic.ca/sound/genres.tar.gz",  # dead since 2022
-                        ),
-                        about_bytes=1_230_000_000,
-                        # Nobody has compared the two, or a mirror's copy, with one file.
-                        doubtful=(
-                            "md5:5b3d6dddb579ab49814ab86dba69e7c7",
-                            "sha256:24347e0223d2ba798e0a558c4c172d9d"
-                            "4a19c00bb7963fe055d183dadb4ef2c6",
-                        ),
+                        "https://web.archive.org/web/20220328223413id_/"
+                        "http://opihi.cs.uvic.ca/sound/genres.tar.gz",
+                        "http://opihi.cs.uvic.ca/sound/genres.tar.gz",  # dead since 2022
+                    ),
+                    about_bytes=1_230_000_000,
+                    # Nobody has compared the two, or a mirror's copy, with one file.
+                    doubtful=(
+                        "md5:5b3d6dddb579ab49814ab86dba69e7c7",
+                        "sha256:24347e0223d2ba798e0a558c4c172d9d4a19c00bb7963fe055d183dadb4ef2c6",
                     ),
                 ),
                 unpacked_bytes=1_330_000_000,  # 1,000 x 30 s of 22.05 kHz, 16 bit
@@ -212,19 +208,22 @@ SOURCES: dict[str, Source] = {
                 "mp3.zip",
                 "sliced zip",
                 (
-                    _mtt("mp3.zip.001", 1.0e9, "179c91c8c2a6e9b3da3d4e69d306fd3b"),
-                    _mtt("mp3.zip.002", 1.0e9, "acf8265ff2e35c6ff22210e46457a824"),
-                    _mtt("mp3.zip.003", 0.97e9, "582dc649cabb8cd991f09e14b99349a5"),
+                    _mtt("mp3.zip.001", 1_000_000_000, "179c91c8c2a6e9b3da3d4e69d306fd3b"),
+                    _mtt("mp3.zip.002", 1_000_000_000, "acf8265ff2e35c6ff22210e46457a824"),
+                    _mtt("mp3.zip.003", 970_000_000, "582dc649cabb8cd991f09e14b99349a5"),
                 ),
                 unpacked_bytes=3_000_000_000,
                 doubtful=("md5:f12add0eb4cd6c2a3ab7e4afaf7b7467",),
             ),
-            *(
-                Archive(file.name, "file", (file,), file.size)
-                for file in (
-                    _mtt("annotations_final.csv", 21.5e6, "f04fa01752a8cc64f6e1ca142a0fef1d"),
-                    _mtt("clip_info_final.csv", 8.6e6, "03ef3cb8ddcfe53fdcdb8e0cda005be2"),
-                )
+            _single(
+                "file",
+                _mtt("annotations_final.csv", 21_500_000, "f04fa01752a8cc64f6e1ca142a0fef1d"),
+                unpacked_bytes=21_500_000,
+            ),
+            _single(
+                "file",
+                _mtt("clip_info_final.csv", 8_600_000, "03ef3cb8ddcfe53fdcdb8e0cda005be2"),
+                unpacked_bytes=8_600_000,
             ),
         ),
         by_hand="Download mp3.zip.001 to .003, annotations_final.csv and clip_info_final.csv from "
@@ -237,51 +236,39 @@ SOURCES: dict[str, Source] = {
         citation="E. Fonseca, X. Favory, J. Pons, F. Font and X. Serra, FSD50K: an open dataset of "
         "human-labeled sound events, IEEE/ACM TASLP 30, 2022",
         archives=(
-            Archive(
-                "FSD50K.dev_audio.zip",
-                "split zip",
-                (
-                    _fsd50k("FSD50K.dev_audio.z01", _FULL_DISK, "faa7cf4cc076fc34a44a479a5ed862a3"),
-                    _fsd50k("FSD50K.dev_audio.z02", _FULL_DISK, "8f9b66153e68571164fb1315d00bc7bc"),
-                    _fsd50k("FSD50K.dev_audio.z03", _FULL_DISK, "1196ef47d267a993d30fa98af54b7159"),
-                    _fsd50k("FSD50K.dev_audio.z04", _FULL_DISK, "d088ac4e11ba53daf9f7574c11cccac9"),
-                    _fsd50k("FSD50K.dev_audio.z05", _FULL_DISK, "81356521aa159accd3c35de22da28c7f"),
-                    _fsd50k(
-                        "FSD50K.dev_audio.zip", 2_306_663_327, "c480d119b8f7a7e32fdb58f3ea4d6c5a"
-                    ),
-                ),
-                unpacked_bytes=26_000_000_000,  # of 108.3 h of 44.1 kHz, 16 bit, in proportion
+            # Together 108.3 h of 44.1 kHz, 16 bit: 34.4 GB.
+            _fsd50k_audio(
+                "dev",
+                26_000_000_000,
+                2_306_663_327,
+                "faa7cf4cc076fc34a44a479a5ed862a3",
+                "8f9b66153e68571164fb1315d00bc7bc",
+                "1196ef47d267a993d30fa98af54b7159",
+                "d088ac4e11ba53daf9f7574c11cccac9",
+                "81356521aa159accd3c35de22da28c7f",
+                "c480d119b8f7a7e32fdb58f3ea4d6c5a",
             ),
-            Archive(
-                "FSD50K.eval_audio.zip",
-                "split zip",
-                (
-                    _fsd50k(
-                        "FSD50K.eval_audio.z01", _FULL_DISK, "3090670eaeecc013ca1ff84fe4442aeb"
-                    ),
-                    _fsd50k(
-                        "FSD50K.eval_audio.zip", 3_037_675_767, "6fa47636c3a3ad5c7dfeba99f2637982"
-                    ),
-                ),
-                unpacked_bytes=9_000_000_000,
+            _fsd50k_audio(
+                "eval",
+                9_000_000_000,
+                3_037_675_767,
+                "3090670eaeecc013ca1ff84fe4442aeb",
+                "6fa47636c3a3ad5c7dfeba99f2637982",
             ),
-            *(
-                Archive(name, "zip", (_fsd50k(name, num_bytes, md5),), unpacked)
-                for name, num_bytes, md5, unpacked in (
-                    (
-                        "FSD50K.ground_truth.zip",
-                        334_701,
-                        "ca27382c195e37d2269c4c866dd73485",
-                        10_000_000,
-                    ),
-                    (
-                        "FSD50K.metadata.zip",
-                        6_700_838,
-                        "b9ea0c829a411c1d42adb9da539ed237",
-                        100_000_000,
-                    ),
-                    ("FSD50K.doc.zip", 6_984, "3516162b82dc2945d3e7feba0904e800", 1_000_000),
-                )
+            _single(
+                "zip",
+                _fsd50k("FSD50K.ground_truth.zip", 334_701, "ca27382c195e37d2269c4c866dd73485"),
+                unpacked_bytes=10_000_000,
+            ),
+            _single(
+                "zip",
+                _fsd50k("FSD50K.metadata.zip", 6_700_838, "b9ea0c829a411c1d42adb9da539ed237"),
+                unpacked_bytes=100_000_000,
+            ),
+            _single(
+                "zip",
+                _fsd50k("FSD50K.doc.zip", 6_984, "3516162b82dc2945d3e7feba0904e800"),
+                unpacked_bytes=1_000_000,
             ),
         ),
         by_hand="Download every file of the data set's page.",
@@ -293,19 +280,16 @@ SOURCES: dict[str, Source] = {
         citation="K. J. Piczak, ESC: dataset for environmental sound classification, ACM "
         "Multimedia 2015",
         archives=(
-            Archive(
-                "ESC-50-master.zip",
+            _single(
                 "zip",
-                (
-                    File(
-                        "ESC-50-master.zip",
-                        (
-                            f"https://github.com/karoldvl/ESC-50/{_ESC50}",
-                            f"https://github.com/karolpiczak/ESC-50/{_ESC50}",
-                        ),
-                        about_bytes=600_000_000,
-                        doubtful=("md5:7771e4b9d86d0945acce719c7a59305a",),  # built on request
+                File(
+                    "ESC-50-master.zip",
+                    (
+                        "https://github.com/karoldvl/ESC-50/archive/master.zip",
+                        "https://github.com/karolpiczak/ESC-50/archive/master.zip",
                     ),
+                    about_bytes=600_000_000,
+                    doubtful=("md5:7771e4b9d86d0945acce719c7a59305a",),  # built on request
                 ),
                 unpacked_bytes=900_000_000,  # 2,000 x 5 s of 44.1 kHz, 16 bit
             ),
@@ -320,13 +304,15 @@ SOURCES: dict[str, Source] = {
         citation="J. Salamon, C. Jacoby and J. P. Bello, A dataset and taxonomy for urban sound "
         "research, ACM Multimedia 2014",
         archives=(
-            _archive(
+            _single(
                 "tar",
-                7e9,
-                "UrbanSound8K.tar.gz",
-                _zenodo(1203745, "UrbanSound8K.tar.gz"),
-                md5="9aa69802bbf37fb986f71ec1483a196e",
-                num_bytes=6_023_741_708,
+                File(
+                    "UrbanSound8K.tar.gz",
+                    (_zenodo(1203745, "UrbanSound8K.tar.gz"),),
+                    num_bytes=6_023_741_708,
+                    checksums=("md5:9aa69802bbf37fb986f71ec1483a196e",),
+                ),
+                unpacked_bytes=7_000_000_000,
             ),
         ),
         by_hand="Fill in the form on the data set's page and download UrbanSound8K.tar.gz.",
@@ -338,14 +324,11 @@ SOURCES: dict[str, Source] = {
         "published it on YouTube",
         citation="J. F. Gemmeke et al., Audio Set: an ontology and human-labeled dataset for audio "
         "events, ICASSP 2017",
-        archives=tuple(
-            Archive(name, "file", (File(name, (f"{_AUDIOSET}/{name}",), about_bytes=about),), about)
-            for name, about in (
-                ("balanced_train_segments.csv", 2_000_000),
-                ("eval_segments.csv", 2_000_000),
-                ("unbalanced_train_segments.csv", 150_000_000),
-                ("class_labels_indices.csv", 50_000),
-            )
+        archives=(
+            _audioset("balanced_train_segments.csv", 2_000_000),
+            _audioset("eval_segments.csv", 2_000_000),
+            _audioset("unbalanced_train_segments.csv", 150_000_000),
+            _audioset("class_labels_indices.csv", 50_000),
         ),
         by_hand="AudioSet is lists of YouTube excerpts; no audio is published with it, and no two "
         "copies hold the same clips. Ways to the audio:\n"

@@ -57,7 +57,10 @@ def obtain(
     for archive in waiting:
         _fetch(shelf, folder, archive, keep_archives)
     if source.only_by_hand:
-        raise FileNotFoundError(f"{name}: {shelf.by_hand()}")
+        raise FileNotFoundError(
+            f"{name}: {source.by_hand}\nGive its folder in params.yaml, as the path of the data "
+            f"set. What is published lies in {folder}."
+        )
     return folder
 
 

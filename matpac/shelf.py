@@ -88,7 +88,7 @@ class Shelf:
         return (
             f"{self.source.by_hand} The page: {self.source.page}\n"
             f"Put {', '.join(names)} into {self.archives} and run this again; or unpack them "
-            f"anywhere and name that folder in params.yaml, datasets.{self.name}."
+            "anywhere and give that folder in params.yaml, as the path of the data set."
         )
 
     def _download_from(self, url: str, file: File) -> tuple[Path, dict[str, str]]:

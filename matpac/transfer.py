@@ -106,7 +106,7 @@ class Download:
                     best = max(best, self._size())
                     patience = self.patience
                     if failures >= (patience.tries if self.answered else patience.first_tries):
-                        reason = getattr(next(iter(problem.args), None), "reason", problem)
+                        reason = self._reason(problem)
                         raise RefusedError(f"{reason} (tried {failures} times)") from None
                     time.sleep(self._wait_s(failures, getattr(problem, "wait_s", 0.0)))
         _share(self.part, Path(output_file))
@@ -126,6 +126,14 @@ class Download:
             raise RefusedError(f"the server asks to wait {asked_s:.0f} s")
         wait_s = self.patience.first_wait_s * 2 ** max(failures - 1, 0) * random.uniform(0.5, 1)
         return max(asked_s, min(wait_s, longest))
+
+    def _reason(self, problem: Exception) -> str:
+        """What went wrong, without the layers of libraries around it."""
+        if isinstance(problem, _InterruptedError):
+            return str(problem)
+        if cause := getattr(next(iter(problem.args), None), "reason", None):
+            return str(cause)  # of a connection that never was
+        return f"the connection was cut or fell silent after {self._size()} bytes"
 
     def _once(self, session: requests.Session, url: str) -> None:
         """One request, from where the part ends if its bytes came from ``url``."""

@@ -1,4 +1,4 @@
-"""An HTTP server on this machine that serves one file and does as a test tells it."""
+"""An HTTP server on this machine that serves a file, or some, and does as a test tells it."""
 
 import re
 import threading
@@ -11,7 +11,8 @@ class Host:
     """What the server sends, and what was asked of it.
 
     Attributes:
-        content: the file; every path leads to it unless ``missing``.
+        content: the file; every path leads to it unless ``missing``,
+        files: or to the one of its last name here.
         etag: its version; "" sends none.
         script: what to do with the next requests, in order; then `serve`.
         asked: path, Range and If-Range of every request.
@@ -20,6 +21,7 @@ class Host:
     def __init__(self, content: bytes) -> None:
         self.content, self.etag = content, '"first"'
         self.script: list[Callable[[Request], None]] = []
+        self.files: dict[str, bytes] = {}
         self.missing: set[str] = set()
         self.asked: list[tuple[str, str | None, str | None]] = []
         self.over = threading.Event()
@@ -40,6 +42,11 @@ class Request(BaseHTTPRequestHandler):
         self.host.asked.append((self.path, headers.get("Range"), headers.get("If-Range")))
         self.host.script.pop(0)(self) if self.host.script else serve(self)
 
+    @property
+    def content(self) -> bytes:
+        name = self.path.split("?")[0].rpartition("/")[2]
+        return self.host.files.get(name, self.host.content)
+
     def start(self) -> int:
         """Where the client wants to go on, 0 for the whole or another version's file."""
         found = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
@@ -57,7 +64,7 @@ class Request(BaseHTTPRequestHandler):
 
     def announce(self) -> bytes:
         """Sends the headers of a right answer; returns the body that they belong to."""
-        content, start = self.host.content, self.start()
+        content, start = self.content, self.start()
         if start >= len(content) > 0:
             self.head(416, Content_Range=f"bytes */{len(content)}", Content_Length=0)
             return b""
@@ -112,21 +119,21 @@ def answer(status: int, body: bytes = b"", **headers: object) -> Behaviour:
 
 def whole(request: Request) -> None:
     """Ignores Range."""
-    request.head(200, Content_Length=len(request.host.content))
-    request.wfile.write(request.host.content)
+    request.head(200, Content_Length=len(request.content))
+    request.wfile.write(request.content)
 
 
 def without_length(request: Request) -> None:
     """Sends the file and closes the connection; nobody can tell that from a cut."""
     request.head(200)
-    request.wfile.write(request.host.content)
+    request.wfile.write(request.content)
 
 
 def chunked(after: int | None = None) -> Behaviour:
     """In chunks without a length; cut after so many bytes, or ended properly."""
 
     def behave(request: Request) -> None:
-        content = request.host.content[:after]
+        content = request.content[:after]
         request.head(200, Transfer_Encoding="chunked")
         request.wfile.write(b"%x\r\n%s\r\n" % (len(content), content))
         if after is None:
