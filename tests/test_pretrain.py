@@ -1,13 +1,7 @@
-"""The training loop: what a step does, what a run writes, and what survives an interruption."""
+"""The training loop: what a step does, and what a run writes."""
 
 import csv
 import math
-import os
-import pickle
-import signal
-import subprocess
-import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,7 +16,7 @@ from matpac.embed import load_encoder
 from matpac.heads import student_log_distribution, teacher_distribution
 from matpac.losses import classification_losses, prediction_losses
 from matpac.masking import random_mask
-from matpac.pretrain import Job, interruption, train
+from matpac.pretrain import Job, train
 from matpac.schedules import Plan, Scheduled
 from matpac.trainer import Trainer
 
@@ -323,25 +317,6 @@ def uninterrupted(bulk: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
     return job
 
 
-def elsewhere(job: Job, bulk: Path, folder: Path) -> Job:
-    """The same run with outputs of its own."""
-    return tiny.make_job(bulk, folder, job.run)
-
-
-def assert_equal_results(ours: Job, expected: Job) -> None:
-    """Bit for bit: encoder, logs, and the last training state."""
-    assert ours.encoder.read_bytes() == expected.encoder.read_bytes()
-    for name in ("log.csv", "diagnostics.csv"):
-        assert (ours.logs / name).read_text() == (expected.logs / name).read_text()
-    states = [max(job.checkpoints.glob("state-*.pt")) for job in (ours, expected)]
-    assert states[0].name == states[1].name
-    a, b = (torch.load(path, weights_only=True) for path in states)
-    for part in ("student", "teacher", "center"):
-        assert all(torch.equal(a[part][name], b[part][name]) for name in b[part])
-    for index, moments in b["optimizer"]["state"].items():
-        assert all(torch.equal(a["optimizer"]["state"][index][k], v) for k, v in moments.items())
-
-
 def test_what_a_run_writes(uninterrupted: Job, bulk: Path) -> None:
     log = read_log(uninterrupted.logs / "log.csv")
     assert list(log[0]) == logs.LOG
@@ -388,116 +363,9 @@ def test_loader_processes_change_nothing(uninterrupted: Job, bulk: Path, tmp_pat
     changes = {"epochs": 12.0, "workers": 2, "checkpoint_every_s": 0.0}
     job = tiny.make_job(bulk, tmp_path, tiny.run(pretrain=changes))
     train(job)
-    assert_equal_results(job, uninterrupted)
+    tiny.assert_equal_results(job, uninterrupted)
     kept = sorted(path.name for path in job.checkpoints.glob("state-*.pt"))
     assert kept == ["state-000000023.pt", "state-000000024.pt"]
-
-
-# -------------------------------------------------------------------------------- interruption
-
-
-@pytest.mark.slow
-def test_interrupted_and_killed_in_a_process_of_its_own(
-    uninterrupted: Job, bulk: Path, tmp_path: Path
-) -> None:
-    """Ctrl-C after step 7, resumed, killed after step 13, resumed here: nothing can be told."""
-    job = elsewhere(uninterrupted, bulk, tmp_path)
-    (tmp_path / "job.pickle").write_bytes(pickle.dumps(job))
-    process = subprocess.Popen(
-        [sys.executable, Path(__file__).parent / "stopping.py", tmp_path / "job.pickle", "7", "13"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},  # as here: sums depend on it in the last bit
-    )
-    try:
-        assert process.stdout.readline() == "reached 7\n"
-        process.send_signal(signal.SIGINT)
-        print(file=process.stdin, flush=True)
-        assert process.stdout.readline() == "tiny: stopped after step 7; state saved\n"
-        assert process.stdout.readline() == "tiny: resuming at step 8\n"
-        assert process.stdout.readline() == "reached 13\n"
-    finally:
-        process.kill()
-        process.communicate()
-    # Rows are written every 3 steps there, the last state is that of the interruption.
-    log = (job.checkpoints / "log.csv").read_text().splitlines()
-    assert [line.split(",")[0] for line in log[1:]] == [str(step) for step in range(11)]
-    assert [path.name for path in job.checkpoints.glob("*.pt")] == ["state-000000008.pt"]
-    assert not job.encoder.exists()
-    train(job)
-    assert_equal_results(job, uninterrupted)
-
-
-def dies_at(monkeypatch: pytest.MonkeyPatch, dying: int) -> None:
-    """Makes training fail before a step, as if the process were killed there."""
-    whole_step = Trainer.step
-
-    def step(self: Trainer, batch: Batch, step: int, *args: object, **named: object) -> object:
-        if step == dying:
-            raise MemoryError
-        return whole_step(self, batch, step, *args, **named)
-
-    monkeypatch.setattr(Trainer, "step", step)
-    monkeypatch.setattr(logs, "STEPS_BETWEEN_FLUSHES", 3)
-
-
-def test_killed_before_the_first_state(
-    uninterrupted: Job, bulk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    job = elsewhere(uninterrupted, bulk, tmp_path)
-    with monkeypatch.context() as patch:
-        dies_at(patch, 10)
-        with pytest.raises(MemoryError):
-            train(job)
-    assert len((job.checkpoints / "log.csv").read_text().splitlines()) == 1 + 9
-    assert not list(job.checkpoints.glob("*.pt"))
-    train(job)
-    assert_equal_results(job, uninterrupted)
-
-
-def test_sigterm_saves_a_state(
-    uninterrupted: Job, bulk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What a batch system sends before it kills; handlers are put back afterwards."""
-    job = elsewhere(uninterrupted, bulk, tmp_path)
-    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    with monkeypatch.context() as patch:
-        whole_step = Trainer.step
-
-        def step(self: Trainer, batch: Batch, step: int, *args: object, **named: object) -> object:
-            if step == 4:
-                os.kill(os.getpid(), signal.SIGTERM)
-            return whole_step(self, batch, step, *args, **named)
-
-        patch.setattr(Trainer, "step", step)
-        with pytest.raises(KeyboardInterrupt, match="tiny: stopped after step 4; state saved"):
-            train(job)
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
-    assert [path.name for path in job.checkpoints.glob("*.pt")] == ["state-000000005.pt"]
-    train(job)
-    assert_equal_results(job, uninterrupted)
-
-
-def test_outside_the_main_thread_there_is_no_interruption() -> None:
-    seen = []
-
-    def work() -> None:
-        with interruption() as interrupted:
-            seen.append(interrupted())
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    assert seen == [False]
-
-
-def test_a_corrupted_state_is_named(uninterrupted: Job, bulk: Path, tmp_path: Path) -> None:
-    job = elsewhere(uninterrupted, bulk, tmp_path)
-    job.checkpoints.mkdir(parents=True)
-    (job.checkpoints / "state-000000004.pt").write_bytes(b"garbage")
-    with pytest.raises(RuntimeError, match=r"state-000000004\.pt: not a readable training state"):
-        train(job)
 
 
 def test_too_few_clips_for_one_update(bulk: Path, tmp_path: Path) -> None:
@@ -510,18 +378,11 @@ def test_too_few_clips_for_one_update(bulk: Path, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def project(bulk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict]:
-    """A root whose ``logmel`` stage has run; the sections of the ``pretrain`` stage."""
+def project(bulk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict:
+    """The sections of the ``pretrain`` stage, in a project of their own."""
     monkeypatch.setenv("MATPAC_ROOT", str(tmp_path))
-    (tmp_path / "data/tiny").mkdir(parents=True)
-    (tmp_path / "data/tiny/logmel").symlink_to(bulk / "logmel")
-    index_file = tmp_path / "data/tiny/logmel/pretraining.json"
-    files.write_json(index_file, tiny.pretraining_index(bulk))
-    runs = {"base": {}, "k6": {"seeds": [3, 4], "model": {"num_prototypes": 6}}}
-    yield {"profile": "tiny", "storage": None, "runs": runs} | tiny.sections(
-        pretrain={"epochs": 1.0}
-    )
-    index_file.unlink()
+    k6 = {"seeds": [3, 4], "model": {"num_prototypes": 6}}
+    return tiny.make_project(bulk, tmp_path, base={}, k6=k6)
 
 
 def test_two_seeds_give_two_encoders(project: dict, tmp_path: Path) -> None:

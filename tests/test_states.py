@@ -4,7 +4,7 @@ import json
 import os
 import pickle
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,14 +31,21 @@ def path(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def full_disk(num_bytes: int) -> Iterator[None]:
-    """No file can grow beyond so many bytes: writing fails as it does on a full disk."""
+def full_disk(num_bytes: int = resource.RLIM_INFINITY) -> Iterator[Callable[[int], None]]:
+    """No file can grow beyond so many bytes: writing fails as it does on a full disk.
+
+    Yields: a function that sets another limit.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
+
+    def limit(num_bytes: int) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
+
+    limit(num_bytes)
     try:
-        yield
+        yield limit
     finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        limit(soft)
 
 
 # ---------------------------------------------------------------------------------- snapshot

@@ -1,13 +1,15 @@
 """A store, a configuration and a training run small enough for unit tests."""
 
+import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import soundfile
+import torch
 
-from matpac import files, stores
+from matpac import files, states, stores
 from matpac.checkpoint import identity
 from matpac.clips import Store
 from matpac.config import ResolvedRun
@@ -134,3 +136,35 @@ def make_job(bulk: Path, outputs: Path, resolved: ResolvedRun) -> Job:
         encoder=outputs / "encoder.safetensors",
         logs=outputs / "logs",
     )
+
+
+def newest(job: Job) -> Path:
+    """Its newest training state."""
+    return max(job.checkpoints.glob("state-*.pt"))
+
+
+def assert_equal_results(ours: Job, expected: Job) -> None:
+    """Bit for bit: encoder, logs, and all of the last training state but its configuration."""
+    assert ours.encoder.read_bytes() == expected.encoder.read_bytes()
+    for name in ("log.csv", "diagnostics.csv"):
+        assert (ours.logs / name).read_text() == (expected.logs / name).read_text()
+    assert newest(ours).name == newest(expected).name
+    contents = []
+    for job in (ours, expected):
+        state = states.read(newest(job))
+        del state["identity"]
+        buffer = io.BytesIO()
+        torch.save(states.Snapshot(state).content(), buffer)
+        contents.append(buffer.getvalue())
+    assert contents[0] == contents[1]
+
+
+def make_project(bulk: Path, root: Path, **runs: dict[str, Any]) -> dict[str, Any]:
+    """A root whose ``logmel`` stage has run. Returns: the sections of the ``pretrain`` stage."""
+    (root / "data/tiny").mkdir(parents=True)
+    for name in ("noise", "noise.audio"):
+        (root / "data/tiny/logmel").mkdir(exist_ok=True)
+        (root / "data/tiny/logmel" / name).symlink_to(bulk / "logmel" / name)
+    files.write_json(root / "data/tiny/logmel/pretraining.json", pretraining_index(bulk))
+    short = sections(pretrain={"epochs": 1.0})
+    return {"profile": "tiny", "storage": None, "runs": runs} | short
