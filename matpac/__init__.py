@@ -22,7 +22,8 @@ In reading order; a module imports only from modules above it (a test holds it t
     shelf         the downloaded files of a data set, checked
     download      a data set, from its hosts, a mirror or the user
     tables        CSV tables of folders of audio
-    workers       processes for preparing data
+    cluster       workers of a Dask cluster
+    workers       threads, processes or a cluster for preparing data
     corpus        the embedded corpus: sampled instruments, synthesised environments, seven tasks
     mp3           how many samples the frames of an MP3 hold
     audio         reads audio files, and says what is wrong with one

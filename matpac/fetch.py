@@ -6,7 +6,6 @@ recipes is kept in the bulk folder, so that a second run (DVC deletes a stage's 
 neither downloads nor renders nor reads any audio again.
 """
 
-from concurrent.futures import Executor
 from importlib.metadata import distributions
 from pathlib import Path
 from types import ModuleType
@@ -20,31 +19,26 @@ from matpac.folders import folder_manifest, plain_manifest
 from matpac.official import official_manifest
 from matpac.workers import Workers
 
-FEWEST_FILES = 1000
-"""Fewer are checked in this process within seconds, the time that other processes need to start."""
+FEWEST_FILES = 5000
+"""Fewer are checked sooner by threads: other processes need seconds to start."""
 PLAYERS = ("midirenderer", "pretty_midi")
 
 
-def fetch(
-    params: config.FetchParams | dict[str, Any], *, executor: Executor | None = None
-) -> dict[str, Any]:
+def fetch(params: config.FetchParams | dict[str, Any]) -> dict[str, Any]:
     """Runs the stage for the data sets that are corpora or tasks of the profile.
 
-    Args:
-        params: the sections of `matpac.config.FetchParams`.
-        executor: checks audio files in place of own processes, see `matpac.workers`.
+    Args: params: the sections of `matpac.config.FetchParams`.
     Returns: name -> the information written beside its manifest.
     Raises: ValueError naming the clips of each data set of which more than
         ``logmel.max_bad_fraction`` cannot be used, for tables that do not fit, and for an official
         data set of which something is missing; FileNotFoundError for a missing folder or table,
-        and for what cannot be downloaded.
+        and for what cannot be downloaded; as `Workers.map`.
     """
     params = config.parse(config.FetchParams, params)
     folder = config.small(params) / "manifests"
     infos, problems = {}, []
-    processes = Workers(
-        params.logmel.workers, preload="matpac.audit", fewest=FEWEST_FILES, executor=executor
-    )
+    audio = [datasets.audio_folder(params, name) for name in datasets.names(params)]
+    processes = Workers.of(params, preload="matpac.audit", fewest=FEWEST_FILES, audio=audio)
     with processes as workers:
         for name in datasets.names(params):
             manifest, info = _manifest(params, name, workers)

@@ -6,30 +6,25 @@ normalisation constants. The stores themselves lie in the bulk folder.
 """
 
 import math
-from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
 from matpac import config, datasets, files, stores
 from matpac.workers import Workers
 
-FEWEST_CLIPS = 500
-"""Fewer are computed in this process within seconds, the time that other processes need to start.
-"""
+FEWEST_CLIPS = 5000
+"""Fewer are computed sooner by threads: other processes need seconds to start."""
 FRONT_END = ("sample_rate", "window_ms", "hop_ms", "num_mels", "fmin_hz", "fmax_hz")
 
 
-def preprocess(
-    params: config.LogmelParams | dict[str, Any], *, executor: Executor | None = None
-) -> dict[str, Any]:
+def preprocess(params: config.LogmelParams | dict[str, Any]) -> dict[str, Any]:
     """Runs the stage for the data sets that are corpora or tasks of the profile.
 
-    Args:
-        params: the sections of `matpac.config.LogmelParams`.
-        executor: computes shards in place of own processes, see `matpac.workers`.
+    Args: params: the sections of `matpac.config.LogmelParams`.
     Returns: {"stores": name -> index, "pretraining": content of ``pretraining.json``}.
     Raises: FileNotFoundError naming the ``fetch`` stage if a manifest is missing; ValueError naming
-        the clips of a data set of which more than ``logmel.max_bad_fraction`` cannot be used.
+        the clips of a data set of which more than ``logmel.max_bad_fraction`` cannot be used; as
+        `Workers.map`.
     """
     params = config.parse(config.LogmelParams, params)
     if "tasks" in params.datasets:
@@ -37,9 +32,8 @@ def preprocess(
             "datasets: got the name 'tasks', which is a folder of this stage, allowed: others"
         )
     indices = {}
-    processes = Workers(
-        params.logmel.workers, preload="matpac.shards", fewest=FEWEST_CLIPS, executor=executor
-    )
+    audio = [datasets.audio_folder(params, name) for name in datasets.names(params)]
+    processes = Workers.of(params, preload="matpac.shards", fewest=FEWEST_CLIPS, audio=audio)
     with processes as workers:
         for name in datasets.names(params):
             manifest, _ = datasets.load(params, name)

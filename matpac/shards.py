@@ -1,11 +1,15 @@
 """Shards of a log-mel store: audio files -> half-precision log-mels in one large file.
 
 Which clips share a shard follows from the manifest alone, and a shard is the unit of work and of
-resumption: its bytes do not depend on the number of processes or on interruptions.
+resumption: its bytes do not depend on the number of processes or on interruptions. Two workers may
+write one at once (a cluster that has lost sight of a worker asks another): each writes under a name
+of its own, and the last to finish replaces the other's file by an equal one.
 """
 
 import hashlib
 import math
+import os
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,14 +39,15 @@ class ShardJob:
     clips: list[tuple[str, float, float]]
     """Path, start (s) and duration (s) of each clip."""
 
-    @property
-    def shard(self) -> Path:
-        return self.folder / f"shard-{self.number:05d}.f16"
 
-    @property
-    def part(self) -> Path:
-        """What was found while writing the shard; it exists only after the shard does."""
-        return self.folder / "parts" / f"{self.number:05d}.json"
+def shard_path(folder: Path, number: int) -> Path:
+    """The log-mels of a shard."""
+    return folder / f"shard-{number:05d}.f16"
+
+
+def part_path(folder: Path, number: int) -> Path:
+    """What was found while writing a shard; it exists only after the shard does."""
+    return folder / "parts" / f"{number:05d}.json"
 
 
 def plan_shards(
@@ -64,19 +69,29 @@ def write_shard(job: ShardJob) -> int:
     """Writes one shard and, after it, its part file; returns the number of clips.
 
     A clip that cannot be read takes no frames and is listed with its reason.
+
+    Raises: FileNotFoundError if the store's folder is not there: finished by others meanwhile, or
+        out of this machine's sight.
     """
+    if not job.folder.is_dir():
+        raise FileNotFoundError(
+            f"{job.folder}: not there on {socket.gethostname()}; where several machines make "
+            "a store, all have to see its folder"
+        )
+    shard = shard_path(job.folder, job.number)
     front_end = logmel.front_end(**job.front_end)
     found: dict[str, list] = {"num_frames": [], "sums": [], "squares": [], "problems": []}
     digest = hashlib.sha256()
     torch.set_num_threads(1)  # with another number, the last digits could differ
-    with files.replacing(job.shard) as temporary, temporary.open("wb") as file:
+    with files.replacing(shard) as temporary, temporary.open("wb") as file:
         for path, start_s, duration_s in job.clips:
             clip_sum, squares, num_frames, problem = [], [], 0, ""
             position = file.tell()
             try:
                 for block in _blocks(job.audio_folder / path, start_s, duration_s, front_end):
                     content = block.tobytes()
-                    file.write(content)
+                    with files.blaming(shard):
+                        file.write(content)
                     digest.update(content)
                     wide = block.astype(np.float64)
                     clip_sum.append(wide.sum())
@@ -90,8 +105,11 @@ def write_shard(job: ShardJob) -> int:
             found["squares"].append(math.fsum(squares))
             found["problems"].append(problem)
         size = file.tell()
-    entry = {"file": job.shard.name, "bytes": size, "sha256": digest.hexdigest()}
-    files.write_json(job.part, {"entry": entry, "clips": found})
+        with files.blaming(shard):
+            file.flush()
+            os.fsync(file.fileno())  # after a power cut, what has its size has its bytes
+    entry = {"file": shard.name, "bytes": size, "sha256": digest.hexdigest()}
+    files.write_json(part_path(job.folder, job.number), {"entry": entry, "clips": found})
     return len(job.clips)
 
 
@@ -110,9 +128,17 @@ def _blocks(
         yield front_end(part).T.contiguous().numpy().astype(DTYPE)  # (T, F)
 
 
-def finished(job: ShardJob) -> bool:
-    """Whether an earlier run wrote this shard; one with unreadable clips is tried again."""
-    if not (job.part.exists() and job.shard.exists()):
+def finished(folder: Path) -> set[int]:
+    """Shards that an earlier run wrote; one with unreadable clips is tried again."""
+    numbers = {int(path.stem) for path in (folder / "parts").glob("*.json")}
+    return {number for number in numbers if _is_good(folder, number)}
+
+
+def _is_good(folder: Path, number: int) -> bool:
+    try:
+        part = files.read_json(part_path(folder, number))
+    except ValueError:  # torn by a power cut
         return False
-    part = files.read_json(job.part)
-    return part["entry"]["bytes"] == job.shard.stat().st_size and not any(part["clips"]["problems"])
+    shard = shard_path(folder, number)
+    whole = shard.exists() and part["entry"]["bytes"] == shard.stat().st_size
+    return whole and not any(part["clips"]["problems"])

@@ -1,12 +1,13 @@
 """Making the log-mel store of a data set: all shards, then the table of clips and the index.
 
 A store is kept as long as what decides it (the files of the manifest, the front end, this code's
-version) stays the same. An interrupted one is continued from its finished shards.
+version) stays the same. An interrupted one is continued from its finished shards. Memory is needed
+for the table alone, a row per clip.
 """
 
 import math
 import shutil
-from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import torch
 from matpac import datasets, files
 from matpac.clips import COLUMNS, verify
 from matpac.progress import Progress
-from matpac.shards import ShardJob, finished, plan_shards, write_shard
+from matpac.shards import ShardJob, finished, part_path, plan_shards, shard_path, write_shard
 from matpac.workers import Workers
 
 VERSION = 1
@@ -38,12 +39,14 @@ def build(
 
     Args:
         manifest: as in `matpac.datasets`; excluded rows are not read.
-        folder: the store; its name is the data set's. It is built beside itself and then renamed.
+        folder: the store; its name is the data set's. It is built beside itself, in a folder whose
+            name tells its inputs from others, so that no worker of an earlier run can write into
+            it, and then renamed.
         front_end: keyword arguments of `logmel.LogMel`.
         shard_bytes: size after which a shard ends.
         max_bad_fraction: largest fraction of the manifest's rows that may be excluded.
     Returns: the index and whether anything was made.
-    Raises: ValueError naming the clips if too many cannot be used.
+    Raises: ValueError naming the clips if too many cannot be used; as `Workers.map`.
     """
     key = datasets.fingerprint(
         {"version": VERSION, "front_end": front_end, "shard_bytes": shard_bytes}
@@ -52,91 +55,105 @@ def build(
     if (index := _kept(folder, key)) is not None:
         _refuse_bad(folder, manifest, max_bad_fraction)
         return index, False
-    building = folder.with_name(f"{folder.name}.building")
-    plan = building / "plan.json"
-    if plan.exists() and files.read_json(plan) != key:
-        shutil.rmtree(building)
-    files.write_json(plan, key)
+    building = folder.with_name(f"{folder.name}.building-{key[:16]}")
+    for other in folder.parent.glob(f"{folder.name}.building*"):
+        if other != building:
+            shutil.rmtree(other, ignore_errors=True)
+    _remove_temporaries(building)
+    (building / "parts").mkdir(parents=True, exist_ok=True)
     shards = plan_shards(manifest, front_end, shard_bytes)
-    jobs = _jobs(manifest, shards, building, audio_folder, front_end)
-    _write_missing(jobs, folder.name, int((shards >= 0).sum()), workers)
+    _write_missing(manifest, shards, building, audio_folder, front_end, workers)
     _write_index(building, manifest, shards, {"fingerprint": key, "front_end": front_end})
     _refuse_bad(building, manifest, max_bad_fraction)
     _swap(building, folder)
     return files.read_json(folder / "index.json"), True
 
 
-def _jobs(
+def _write_missing(
     manifest: pd.DataFrame,
     shards: np.ndarray,
     folder: Path,
     audio_folder: Path,
     front_end: dict[str, float],
-) -> Iterator[ShardJob]:
-    """One job per shard, made when it is needed: two million clips are never listed at once."""
-    clips = manifest[["path", "start_s", "duration_s"]]
+    workers: Workers,
+) -> None:
+    """Writes the shards that are not there yet; which is ready first does not matter."""
     order = np.flatnonzero(shards >= 0)
-    for number, rows in enumerate(_split_at_changes(order, shards[order])):
-        listed = list(clips.iloc[rows].itertuples(index=False, name=None))
-        yield ShardJob(number, folder, audio_folder, front_end, listed)
-
-
-def _split_at_changes(rows: np.ndarray, shards: np.ndarray) -> list[np.ndarray]:
-    return np.split(rows, np.flatnonzero(np.diff(shards)) + 1) if len(rows) else []
-
-
-def _write_missing(jobs: Iterator[ShardJob], name: str, num_clips: int, workers: Workers) -> None:
+    rows = np.split(order, np.flatnonzero(np.diff(shards[order])) + 1) if len(order) else []
+    done = finished(folder)
+    kept = sum(len(rows[number]) for number in done)
+    # Each job is made when it is needed: two million clips are never listed at once.
+    clips = manifest[["path", "start_s", "duration_s"]]
+    jobs = (
+        ShardJob(number, folder, audio_folder, front_end, _listed(clips.iloc[rows[number]]))
+        for number in range(len(rows))
+        if number not in done
+    )
     threads = torch.get_num_threads()  # write_shard changes it, perhaps in this process
-    with Progress(num_clips, f"log-mel {name}", unit="clip") as progress:
-
-        def missing() -> Iterator[ShardJob]:
-            for job in jobs:
-                if finished(job):
-                    progress.update(len(job.clips))
-                else:
-                    yield job
-
+    title = f"log-mel {_name(folder)}"
+    with Progress(len(order), title, unit="clip", initial=kept) as progress:
         try:
-            for done in workers.map(write_shard, missing(), num_items=num_clips):
-                progress.update(done)
+            left = len(order) - kept
+            for num_clips in workers.map(write_shard, jobs, num_items=left, ordered=False):
+                progress.update(num_clips)
         finally:
             torch.set_num_threads(threads)
+
+
+def _listed(clips: pd.DataFrame) -> list[tuple[str, float, float]]:
+    return list(clips.itertuples(index=False, name=None))
 
 
 def _write_index(
     folder: Path, manifest: pd.DataFrame, shards: np.ndarray, header: dict[str, Any]
 ) -> None:
     """Joins the parts of all shards into ``clips.parquet`` and ``index.json``."""
-    paths = [folder / "parts" / f"{number:05d}.json" for number in range(shards.max() + 1)]
-    parts = [files.read_json(path) for path in paths]
-    clips = {
-        key: [value for part in parts for value in part["clips"][key]]
-        for key in ("num_frames", "sums", "squares", "problems")
-    }
+    num_frames, first_frame, problems, sums, squares, entries = [], [], [], [], [], []
+    for number in range(shards.max() + 1):
+        entry, clips = _part(folder, number)
+        entries.append(entry)
+        num_frames.append(np.array(clips["num_frames"], dtype=np.int64))
+        first_frame.append(np.cumsum(num_frames[-1]) - num_frames[-1])
+        problems += clips["problems"]
+        sums.append(np.array(clips["sums"]))
+        squares.append(np.array(clips["squares"]))
     used = shards >= 0
     table = pd.DataFrame({"clip": manifest["clip"].to_numpy(), "shard": shards})
     table["first_frame"], table["num_frames"] = np.int64(0), np.int64(0)
-    table.loc[used, "num_frames"] = np.array(clips["num_frames"], dtype=np.int64)
-    table.loc[used, "first_frame"] = np.concatenate(
-        [np.cumsum([0, *part["clips"]["num_frames"][:-1]], dtype=np.int64) for part in parts]
-        or [np.empty(0, np.int64)]
-    )
+    if entries:
+        table.loc[used, "num_frames"] = np.concatenate(num_frames)
+        table.loc[used, "first_frame"] = np.concatenate(first_frame)
     table["excluded"] = manifest["excluded"].to_numpy()
-    table.loc[used, "excluded"] = clips["problems"]
+    table.loc[used, "excluded"] = problems
     table.loc[table["excluded"] != "", "shard"] = -1
     tables = _write_tables(folder, table)
     excluded = table[table["excluded"] != ""]
     index = header | {
         "num_clips": len(table) - len(excluded),
         "num_frames": int(table["num_frames"].sum()),
-        "sum": math.fsum(clips["sums"]),
-        "sum_squares": math.fsum(clips["squares"]),
+        "sum": math.fsum(chain.from_iterable(sums)),
+        "sum_squares": math.fsum(chain.from_iterable(squares)),
         "tables": tables,
-        "shards": [part["entry"] for part in parts],
+        "shards": entries,
         "num_excluded": len(excluded),
         "excluded": excluded[["clip", "excluded"]].head(datasets.LISTED).to_dict("records"),
     }
     files.write_json(folder / "index.json", index)
+
+
+def _part(folder: Path, number: int) -> tuple[dict[str, Any], dict[str, list]]:
+    """What was found while writing a shard: its entry in the index, and its clips.
+
+    Raises: RuntimeError if it is not about the shard that is there.
+    """
+    path, shard = part_path(folder, number), shard_path(folder, number)
+    part = files.read_json(path)
+    if part["entry"]["bytes"] != (size := shard.stat().st_size):
+        raise RuntimeError(
+            f"{shard}: got {size} bytes, {path.name} says {part['entry']['bytes']}: two workers "
+            "wrote it, and one of them could not read all clips; run the stage again"
+        )
+    return part["entry"], part["clips"]
 
 
 def _write_tables(folder: Path, table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -161,16 +178,22 @@ def _kept(folder: Path, key: str) -> dict[str, Any] | None:
     except (FileNotFoundError, ValueError) as error:
         print(f"made again: {error}")
         return None
-    shutil.rmtree(_old(folder), ignore_errors=True)  # if the run that made this one was killed
-    return index if index["fingerprint"] == key else None
+    if index["fingerprint"] != key:
+        return None
+    _tidy(folder)  # if the run that made it was killed
+    return index
 
 
 def _refuse_bad(folder: Path, manifest: pd.DataFrame, max_bad_fraction: float) -> None:
     table = pd.read_parquet(folder / "clips.parquet", columns=["clip", "excluded"])
-    name = folder.name.removesuffix(".building")
     excluded = datasets.excluded_clips(table)
-    if problem := datasets.too_many_bad(name, excluded, len(manifest), max_bad_fraction):
+    if problem := datasets.too_many_bad(_name(folder), excluded, len(manifest), max_bad_fraction):
         raise ValueError(problem)
+
+
+def _name(folder: Path) -> str:
+    """The data set of a store, also of one that is being built."""
+    return folder.name.partition(".")[0]
 
 
 def _swap(building: Path, folder: Path) -> None:
@@ -178,16 +201,22 @@ def _swap(building: Path, folder: Path) -> None:
 
     Killed in between, ``building`` is still whole and the next run finishes this.
     """
-    old = _old(folder)
+    old = folder.with_name(f"{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
         folder.replace(old)
     building.replace(folder)
-    shutil.rmtree(folder / "parts")
-    (folder / "plan.json").unlink()
-    shutil.rmtree(old, ignore_errors=True)
+    _tidy(folder)
 
 
-def _old(folder: Path) -> Path:
-    """The name that a store has while a newer one takes its place."""
-    return folder.with_name(f"{folder.name}.old")
+def _tidy(folder: Path) -> None:
+    """Removes what building left within and beside a finished store."""
+    for path in [folder / "parts", *folder.parent.glob(f"{folder.name}.*")]:
+        shutil.rmtree(path, ignore_errors=True)
+    _remove_temporaries(folder)
+
+
+def _remove_temporaries(folder: Path) -> None:
+    """Removes files that killed workers did not finish; of a cluster's, some may still try to."""
+    for path in folder.glob(".*.tmp"):
+        path.unlink(missing_ok=True)

@@ -1,92 +1,192 @@
-"""File-by-file work (checking audio, computing log-mels) on all cores.
+"""File-by-file work (checking audio, computing log-mels) on all cores, or on a cluster.
 
-Functions given to `Workers.map` must be importable (defined in the library, not in a notebook).
-Results come in the order of the jobs, so what is made from them does not depend on the number of
-processes. Beyond one machine, pass any `concurrent.futures` executor, for example that of a Dask
-cluster: ``dask.distributed.Client(address).get_executor()``.
+Little work is done by threads of this process, since other processes need seconds to start; more
+by processes, which share no interpreter lock; and all of it on a Dask cluster if the user names its
+scheduler. What is made does not depend on which it is. Functions given to `Workers.map` must be
+importable (defined in the library, not in a notebook) and may run in several threads at once.
 """
 
 import multiprocessing
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
-from typing import TypeVar
+import signal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent import futures
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
+from pathlib import Path
+from threading import Thread
+from typing import Self, TypeVar
+
+from matpac import config
+from matpac.cluster import VARIABLE, Cluster
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
+Pool = TypeVar("Pool", bound=Executor)
 
-JOBS_AT_AN_EXECUTOR = 2000
-"""Jobs that wait or run at an executor from outside, whose number of workers is not known."""
+JOBS_AT_A_CLUSTER = 1000
+"""Jobs that wait or run there at a time: its number of workers may change."""
 
 
 class Workers:
-    """Processes that are started when first needed and ended with the ``with`` block.
+    """Threads, processes or a cluster, started when first needed, left with the ``with`` block.
 
     Args:
-        count: processes; 0: one per core that this process may use.
+        count: threads or processes; 0: one per core that this process may use.
         preload: module to import before the processes are forked, so that a slow import
             (torch takes seconds) happens once and not in each.
-        fewest: with fewer items in all, starting processes costs more than it gains, and the
-            work is done in this process.
-        executor: used instead of own processes.
+        fewest: with fewer items in all, threads do the work.
+        scheduler: address of a Dask scheduler whose workers do all of it; None: the one in the
+            environment variable `matpac.cluster.VARIABLE`, if that is set.
+        folders: what the workers of a cluster have to see.
     """
 
     def __init__(
-        self, count: int = 0, *, preload: str, fewest: int = 0, executor: Executor | None = None
+        self,
+        count: int = 0,
+        *,
+        preload: str,
+        fewest: int = 0,
+        scheduler: str | None = None,
+        folders: Sequence[Path] = (),
     ) -> None:
         self.count = count or _cores()
-        self.preload, self.fewest = preload, fewest
-        self.executor = executor
-        self._own: ProcessPoolExecutor | None = None
+        self.preload, self.fewest, self.folders = preload, fewest, folders
+        self.setting = "logmel.scheduler" if scheduler else VARIABLE
+        self.scheduler = scheduler or os.environ.get(VARIABLE)
+        self._open = ExitStack()
+
+    @classmethod
+    def of(
+        cls, params: config.LogmelParams, *, preload: str, fewest: int, audio: Iterable[Path]
+    ) -> Self:
+        """Those that the section ``logmel`` asks for.
+
+        Args: audio: the audio folders; what is not there yet will be made in the bulk folder.
+        """
+        bulk = config.bulk(params)
+        bulk.mkdir(parents=True, exist_ok=True)
+        section = params.logmel
+        return cls(
+            section.workers,
+            preload=preload,
+            fewest=fewest,
+            scheduler=section.scheduler,
+            folders=[bulk, *(folder for folder in audio if folder.is_dir())],
+        )
 
     def map(
-        self, function: Callable[[Job], Result], jobs: Iterable[Job], *, num_items: int
+        self,
+        function: Callable[[Job], Result],
+        jobs: Iterable[Job],
+        *,
+        num_items: int,
+        ordered: bool = True,
     ) -> Iterator[Result]:
-        """Results of ``function`` in the order of ``jobs``, which are drawn as they are needed.
+        """Results of ``function`` for all ``jobs``, which are drawn as they are needed.
 
         Args:
             num_items: files or clips in all jobs together, compared with ``fewest``.
-        Raises: whatever ``function`` raises, and BrokenProcessPool if a process is killed.
+            ordered: False: results come as they are ready, so that none waits for a slower one.
+        Raises: whatever ``function`` raises; RuntimeError if a process is killed or a cluster gives
+            up; as `Cluster`.
         """
-        if (self.executor is None and num_items < self.fewest) or (executor := self.pool()) is None:
+        executor = self._executor(num_items)
+        if executor is None:
             yield from map(function, jobs)
             return
-        in_flight: deque = deque()
-        window = 4 * self.count if self.executor is None else JOBS_AT_AN_EXECUTOR
-        try:
-            for job in jobs:
-                in_flight.append(executor.submit(function, job))
-                if len(in_flight) >= window:
-                    yield in_flight.popleft().result()
-            while in_flight:
-                yield in_flight.popleft().result()
-        finally:
-            for future in in_flight:
-                future.cancel()
+        clustered = isinstance(executor, Cluster)
+        window = JOBS_AT_A_CLUSTER if clustered else 4 * self.count
+        in_flight: dict[futures.Future, None] = {}  # in the order of submission
+        with executor.explained() if clustered else self._explained():
+            try:
+                for job in jobs:
+                    in_flight[executor.submit(function, job)] = None
+                    if len(in_flight) >= window:
+                        yield from _results(in_flight, ordered)
+                while in_flight:
+                    yield from _results(in_flight, ordered)
+            finally:
+                for future in in_flight:
+                    future.cancel()
 
-    def pool(self) -> Executor | None:
-        """The given executor, or own processes; None if there is one worker: this process."""
-        if self.executor is None and self._own is None and self.count > 1:
-            self._own = self._start()
-        return self.executor or self._own
+    def pool(self) -> ProcessPoolExecutor | None:
+        """Processes on this machine; None if there is one worker: this process."""
+        return self._processes if self.count > 1 else None
 
-    def _start(self) -> ProcessPoolExecutor:
+    def _executor(self, num_items: int) -> Executor | None:
+        if self.scheduler:
+            return self._cluster
+        if self.count > 1 and num_items < self.fewest and "_processes" not in vars(self):
+            return self._threads
+        return self.pool()
+
+    @cached_property
+    def _threads(self) -> ThreadPoolExecutor:
+        return self._opened(ThreadPoolExecutor(self.count))
+
+    @cached_property
+    def _processes(self) -> ProcessPoolExecutor:
         # Never plain fork: the parent may run threads (torch, a Jupyter kernel).
         if "forkserver" not in multiprocessing.get_all_start_methods():
             context = multiprocessing.get_context("spawn")
         else:
             context = multiprocessing.get_context("forkserver")
             context.set_forkserver_preload(["__main__", self.preload])
-        return ProcessPoolExecutor(self.count, mp_context=context)
+        return self._opened(
+            ProcessPoolExecutor(self.count, mp_context=context, initializer=_follow_the_parent)
+        )
 
-    def __enter__(self) -> "Workers":
+    @cached_property
+    def _cluster(self) -> Cluster:
+        return self._opened(Cluster(self.scheduler, setting=self.setting, folders=self.folders))
+
+    def _opened(self, executor: Pool) -> Pool:
+        self._open.callback(executor.shutdown, cancel_futures=True)
+        return executor
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenProcessPool as error:
+            raise RuntimeError(
+                f"one of {self.count} worker processes was killed, most often because memory ran "
+                "out; what is finished is kept: run the stage again, with a smaller "
+                "logmel.workers if that is so (in a script of your own, the call also has to "
+                'stand below `if __name__ == "__main__":`)'
+            ) from error
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._own is not None:
-            self._own.shutdown(cancel_futures=True)
-            self._own = None
+        self._open.close()
+
+
+def _results(in_flight: dict[futures.Future, None], ordered: bool) -> Iterator:
+    """Waits for the oldest, or for any, and takes what is done out of ``in_flight``."""
+    if ordered:
+        done = {next(iter(in_flight))}
+    else:
+        done = futures.wait(in_flight, return_when=futures.FIRST_COMPLETED).done
+    for future in done:
+        del in_flight[future]
+        yield future.result()
+
+
+def _follow_the_parent() -> None:
+    """In a new process: Ctrl-C is for the parent to handle, and its end, even by force, is ours."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def end() -> None:
+        parent.join()
+        os._exit(1)
+
+    Thread(target=end, daemon=True).start()
 
 
 def _cores() -> int:

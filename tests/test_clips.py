@@ -1,8 +1,6 @@
 """Log-mel stores: what comes out is what went in, whatever the workers and interruptions."""
 
 import pickle
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,8 +147,8 @@ def test_same_bytes_for_any_number_of_workers(tmp_path: Path) -> None:
     corpus.build(one)
     with Workers(2, preload="matpac.shards") as workers:
         corpus.build(two, workers=workers)
-    with ThreadPoolExecutor(2) as executor:  # stands for a cluster's
-        corpus.build(threads, workers=Workers(preload="matpac.shards", executor=executor))
+    with Workers(2, preload="matpac.shards", fewest=25) as workers:
+        corpus.build(threads, workers=workers)
     assert len(content(one)) > 4
     assert content(one) == content(two) == content(threads)
 
@@ -303,18 +301,6 @@ def test_store_goes_to_another_process_without_its_data(corpus: Corpus, store_fo
     np.testing.assert_array_equal(pickle.loads(sent).clip(0), frames)
 
 
-def test_workers_keep_order_and_raise() -> None:
-    def jobs() -> Iterator[int]:
-        yield from range(20)
-
-    with Workers(2, preload="math") as workers:
-        assert list(workers.map(abs, jobs(), num_items=20)) == list(range(20))
-        with pytest.raises(TypeError):
-            list(workers.map(abs, ["text"], num_items=1))
-    with Workers(2, preload="math", fewest=30) as workers:
-        assert list(workers.map(lambda x: x + 1, jobs(), num_items=20)) == list(range(1, 21))
-
-
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two data sets of four clips, "music" and "birds", each with folds."""
@@ -327,7 +313,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def parse_params(tasks: list[str], **logmel: Any) -> config.LogmelParams:
+def parse_params(tasks: list[str], **logmel: Any) -> config.FetchParams:
     def dataset(name: str) -> dict[str, Any]:
         columns = {"filename": "path", "labels": "label", "kind": "multiclass", "fold": "fold"}
         return {"source": "folder", "audio": name, "csv": f"{name}.csv"} | columns
@@ -335,7 +321,7 @@ def parse_params(tasks: list[str], **logmel: Any) -> config.LogmelParams:
     section = FRONT_END | {"mean": None, "std": None, "max_bad_fraction": 0.0, "workers": 1}
     sections = {"profile": "mini", "storage": None, "logmel": section | {"shard_mb": 1} | logmel}
     sections |= {"datasets": {name: dataset(name) for name in ("music", "birds")}}
-    return config.parse(config.LogmelParams, sections | {"corpora": {"music": 2.0}, "tasks": tasks})
+    return config.parse(config.FetchParams, sections | {"corpora": {"music": 2.0}, "tasks": tasks})
 
 
 def test_stage_tracks_indices_and_leaves_pretraining_alone(

@@ -1,0 +1,145 @@
+"""Workers of a Dask cluster: preparing data on more than one machine.
+
+The cluster is one that the user started (``dask scheduler``, ``dask worker``, dask-jobqueue, ...).
+Its workers need this library with the same code and packages, and this machine's folders under the
+same names. Each of them compares before it works, those that join later too, since one with other
+code would write other bytes, and one without the folders would find every clip missing.
+"""
+
+import pickle
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError, Executor, Future
+from contextlib import contextmanager
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from matpac.provenance import code_digest
+
+VARIABLE = "DASK_SCHEDULER_ADDRESS"
+"""Dask's own variable; ``logmel.scheduler`` wins."""
+SECONDS_TO_CONNECT = 10
+PACKAGES = ("numpy", "soundfile", "torch", "torchaudio")
+"""What decides log-mels besides this library's code."""
+
+
+class Cluster(Executor):
+    """An executor whose jobs run on a Dask cluster; `shutdown` leaves the cluster running.
+
+    Args:
+        address: of the scheduler, e.g. ``"tcp://10.0.0.1:8786"``.
+        setting: where the address was given, for errors.
+        folders: what every worker has to see.
+    Raises: ModuleNotFoundError if Dask's ``distributed`` is not installed; ConnectionError if no
+        scheduler answers.
+    """
+
+    def __init__(self, address: str, *, setting: str, folders: Sequence[Path]) -> None:
+        try:
+            from distributed import Client
+        except ModuleNotFoundError:
+            raise ModuleNotFoundError(
+                f"{setting}: got {address!r}, which needs the package distributed; "
+                "run `pip install 'matpac[cluster]'`"
+            ) from None
+        self.address, self.setting = address, setting
+        self.folders = [str(folder.resolve()) for folder in folders]
+        try:
+            self._client = Client(address, timeout=SECONDS_TO_CONNECT, set_as_default=False)
+        except (OSError, ValueError) as error:
+            raise ConnectionError(
+                f"{setting}: got {address!r}, where no Dask scheduler answered within "
+                f"{SECONDS_TO_CONNECT} s ({error})"
+            ) from None
+        self._executor = self._client.get_executor()
+        if not self._client.nthreads():
+            print(f"{address} has no workers yet, waiting for them", flush=True)
+
+    def submit(self, function: Callable[[Any], Any], job: Any) -> Future:  # type: ignore[override]
+        """Runs ``function(job)`` on a worker; the function must be a module's of this library."""
+        module = function.__module__.removeprefix("matpac.")
+        content = pickle.dumps((function, job))
+        return self._executor.submit(_remote(), content, module, environment(module), self.folders)
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Says in a RuntimeError what happened to a cluster that gave up a job of the block."""
+        from distributed.scheduler import KilledWorker
+
+        kept = "what is finished is kept: run the stage again"
+        try:
+            yield
+        except KilledWorker as error:
+            raise RuntimeError(
+                f"{self.setting} {self.address}: {error.allowed_failures + 1} workers ended "
+                "abruptly on the same job, most often for lack of memory; give each more, or "
+                f"fewer threads; {kept}"
+            ) from error
+        except CancelledError as error:
+            raise RuntimeError(
+                f"{self.setting} {self.address}: the scheduler ended or was restarted; {kept}"
+            ) from error
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Disconnects; jobs that are not finished are given up."""
+        self._client.close()
+
+
+@cache
+def environment(module: str) -> dict[str, str]:
+    """What decides the results of a module's functions: our code and the packages it uses."""
+    found = {"matpac": code_digest(module)}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "missing"
+    return found
+
+
+def run(content: bytes, module: str, wanted: dict[str, str], folders: list[str]) -> Any:
+    """On a worker: a pickled function applied to its pickled job, if this is the place for it.
+
+    Raises: RuntimeError naming what differs here; FileNotFoundError naming an unseen folder.
+    """
+    host = socket.gethostname()
+    found = environment(module)
+    if differing := [
+        f"{name} {found.get(name)} (needed: {value})"
+        for name, value in wanted.items()
+        if found.get(name) != value
+    ]:
+        raise RuntimeError(
+            f"the Dask worker on {host} has other code and would make other files: "
+            f"{', '.join(differing)}; restart the workers with the same environment"
+        )
+    for folder in folders:
+        if not Path(folder).is_dir():
+            raise FileNotFoundError(
+                f"{folder}: the Dask worker on {host} does not see this folder; a cluster's "
+                "workers need the file system of the machine that asks them"
+            )
+    function, job = pickle.loads(content)
+    return function(job)
+
+
+def _remote() -> Callable[..., Any]:
+    """`run` in a form that a worker without this library can receive, to say that it has none."""
+
+    def call(*arguments: Any) -> Any:
+        # Sent as bytecode, as all functions within functions are: it may use nothing from outside.
+        import socket
+        from importlib import import_module
+
+        try:
+            cluster = import_module("matpac.cluster")
+        except ImportError as error:
+            raise RuntimeError(
+                f"the Dask worker on {socket.gethostname()} cannot import this library ({error}); "
+                "a cluster's workers need the environment of the machine that asks them"
+            ) from None
+        return cluster.run(*arguments)
+
+    return call
