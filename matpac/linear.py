@@ -1,26 +1,25 @@
-"""Linear probing: all folds and repeats of a task trained side by side (MATPAC Sec. IV-A).
+"""Linear probing: all folds, repeats and rates of a task trained side by side (MATPAC Sec. IV-A).
 
 A probe is one fully connected layer on frozen clip embeddings, trained with Adam in batches of 128;
-the weights with the best validation loss are kept. Every problem keeps its own batches, its own
-Adam state and its own step count, so training many at once is a matter of speed only: the results
-are those of training them one after another.
+the weights with the best validation loss are kept. Every probe has its own batches, its own Adam
+state and its own step count, so training many at once is a matter of speed only: the results are
+those of training them one after another.
 
-Shapes: N clips of the task, D embedding size, C labels, P problems side by side, B batch size.
+Shapes: N clips of the task, D embedding size, C labels, P problems side by side, R learning rates
+per problem, B batch size.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from matpac.fitting import Fit, fit, num_batches
 from matpac.metrics import accuracy, mean_average_precision
 from matpac.problems import Problem
-from matpac.stacked import ROWS_AT_ONCE, LinearProbes, StackedAdam, padded, stacked_loss
-
-Setting = TypeVar("Setting")
+from matpac.stacked import ROWS_AT_ONCE, Inputs, LinearProbes, padded
 
 KINDS = ("multiclass", "multilabel")
 # Problems are stacked until one batch of all of them fills this much memory: on a CPU what stays in
@@ -30,7 +29,7 @@ STACK_BYTES = {"cpu": 4 << 20, "cuda": 1 << 30}
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """What one problem's best weights reach; ``score`` (test part) must not choose anything."""
+    """What one probe's best weights reach; ``score`` (test part) must not choose anything."""
 
     fold: int
     repeat: int
@@ -39,6 +38,7 @@ class ProbeResult:
     valid_loss: float
     best_epoch: int
     num_classes_scored: int
+    learning_rate: float
 
 
 def train_probes(
@@ -48,193 +48,131 @@ def train_probes(
     *,
     kind: str,
     num_classes: int,
-    learning_rate: float,
+    learning_rates: Sequence[float],
     epochs: int,
     batch_size: int = 128,
     weight_decay: float = 0.0,
     standardize: bool = True,
     patience: int | None = None,
     device: str | torch.device = "cpu",
-) -> list[ProbeResult]:
-    """Trains one linear probe per problem and scores it on its validation and test parts.
+) -> dict[float, list[ProbeResult]]:
+    """Trains a linear probe per problem and rate and scores it on its validation and test parts.
+
+    On a CPU the features are read a batch at a time and never copied as a whole, so an array that
+    is mapped from a file needs no memory of its own. What is needed beyond it: ``STACK_BYTES`` for
+    the inputs of a training step and eight times that where 1,024 clips are evaluated at once, and
+    the probes of one stack six times (weights, gradients, Adam's moments, best, a copy), R * P * C
+    * D floats each. A GPU holds all features besides.
 
     Args:
-        features: clip embeddings, (N, D), float.
+        features: clip embeddings, (N, D), of any floating type; computed with in float32.
         targets: class indices (N,) for "multiclass"; 1, 0 or NaN (not observed: left out of loss
             and metric) per label, (N, C), for "multilabel".
         problems: which rows train, choose and test each probe, see ``problems.make_problems``.
         kind: "multiclass" (cross-entropy, accuracy) or "multilabel" (binary cross-entropy averaged
             over observed cells, macro mAP).
         num_classes: C, outputs of the layer.
-        learning_rate: of Adam, constant.
+        learning_rates: of Adam, constant, (R,); a probe is trained at each.
         epochs: most passes over the training part; the validation loss is taken after each.
         batch_size: clips per step; the last batch of an epoch holds what is left.
         weight_decay: Adam's L2 penalty; the paper names none.
         standardize: subtract the mean and divide by the std of that problem's training part.
-        patience: stop a problem after this many epochs without a better validation loss.
+        patience: stop a probe after this many epochs without a better validation loss.
         device: where to train; the same device gives the same result each time.
-    Returns: one result per problem, in order. Of equal validation losses the earliest is kept.
+    Returns: per rate, one result per problem, in order. Of equal validation losses the earliest is
+        kept. `choose` takes one rate.
     Raises: ValueError for bad features, targets or parts; RuntimeError if a validation loss is not
         finite.
     """
-    features = torch.as_tensor(features, dtype=torch.float32, device=device)
-    targets = torch.as_tensor(targets, device=device)
+    features, targets = (torch.as_tensor(data, device=device) for data in (features, targets))
     _check(features, targets, problems, kind=kind, num_classes=num_classes)
     targets = targets.long() if kind == "multiclass" else targets.float()
-    clip_bytes = features.shape[1] * features.element_size()
+    how = Fit(tuple(learning_rates), epochs, batch_size, weight_decay, patience)
     room = STACK_BYTES["cuda" if features.is_cuda else "cpu"]
-    stacked = max(1, room // (batch_size * clip_bytes))
+    stacked = max(1, room // (batch_size * features.shape[1] * torch.float32.itemsize))
     # Ascending, so that problems with equally many steps per epoch are neighbours in a stack.
-    order = sorted(range(len(problems)), key=lambda i: _num_batches(problems[i], batch_size))
-    results: dict[int, ProbeResult] = {}
+    order = sorted(range(len(problems)), key=lambda i: num_batches(problems[i], batch_size))
+    results: dict[float, dict[int, ProbeResult]] = {rate: {} for rate in how.learning_rates}
     for first in range(0, len(order), stacked):
         chosen = order[first : first + stacked]
         group = [problems[i] for i in chosen]
-        probes = LinearProbes(features, group, num_classes, standardize=standardize)
-        losses, best_epochs = _train(
-            probes,
-            features,
-            targets,
-            group,
-            learning_rate=learning_rate,
-            epochs=epochs,
-            batch_size=batch_size,
-            weight_decay=weight_decay,
-            patience=patience,
-        )
-        valid = _scores(probes, features, targets, [problem.valid_idx for problem in group])
-        test = _scores(probes, features, targets, [problem.test_idx for problem in group])
-        for p, (i, problem) in enumerate(zip(chosen, group, strict=True)):
-            results[i] = ProbeResult(
-                fold=problem.fold,
-                repeat=problem.repeat,
-                score=test[p][0],
-                valid_score=valid[p][0],
-                valid_loss=losses[p],
-                best_epoch=best_epochs[p],
-                num_classes_scored=test[p][1],
-            )
-    return [results[i] for i in range(len(problems))]
+        inputs = Inputs(features, group, standardize=standardize)
+        for rate, each in _results(inputs, targets, group, num_classes, how).items():
+            results[rate].update(zip(chosen, each, strict=True))
+    return {rate: [each[i] for i in range(len(problems))] for rate, each in results.items()}
 
 
-def choose(results: Mapping[Setting, Sequence[ProbeResult]]) -> Setting:
-    """The setting (e.g. learning rate) with the lowest mean validation loss; ties: the first.
+def choose(results: Mapping[float, Sequence[ProbeResult]]) -> list[ProbeResult]:
+    """Takes one learning rate per fold: that of the lowest mean validation loss over its repeats.
 
-    Args:
-        results: what ``train_probes`` returned on the same problems under each setting.
-    Raises: ValueError if there is no setting or they were not run on the same folds and repeats.
+    Per fold and not per task, since what is validation in one fold is test in another; over the
+    repeats, since one drawn validation part is small. Ties: the first rate.
+
+    Args: results: what ``train_probes`` returned: per rate, a result of each problem.
+    Returns: a result of each problem, in the same order.
+    Raises: ValueError if there is no rate or they were not run on the same folds and repeats.
     """
     runs = {tuple((r.fold, r.repeat) for r in each) for each in results.values()}
     if len(runs) != 1:
         raise ValueError(f"choose: got {len(runs)} different sets of problems, needed: one")
-    return min(results, key=lambda setting: np.mean([r.valid_loss for r in results[setting]]))
+    losses: dict[int, dict[float, list[float]]] = {}
+    for rate, each in results.items():
+        for r in each:
+            losses.setdefault(r.fold, {}).setdefault(rate, []).append(r.valid_loss)
+    best = {fold: min(rates, key=lambda r: np.mean(rates[r])) for fold, rates in losses.items()}
+    return [results[best[fold]][i] for i, (fold, _) in enumerate(runs.pop())]
 
 
-def _train(
-    probes: LinearProbes,
-    features: Tensor,
-    targets: Tensor,
-    problems: Sequence[Problem],
-    *,
-    learning_rate: float,
-    epochs: int,
-    batch_size: int,
-    weight_decay: float,
-    patience: int | None,
-) -> tuple[list[float], list[int]]:
-    """Trains the stack; leaves the best weights in it, returns their validation losses, epochs."""
-    stacks = (probes.weight, probes.bias)
-    optimizer = StackedAdam(
-        stacks,
-        [_num_batches(problem, batch_size) for problem in problems],
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-    )
-    best = [stack.detach().clone() for stack in stacks]
-    best_loss = torch.full((len(problems),), torch.inf, dtype=torch.float64)
-    best_epoch = torch.zeros(len(problems), dtype=torch.long)
-    for epoch in range(1, epochs + 1):
-        batches = _batches(problems, epoch, batch_size, features.device)
-        for step, (rows, real) in enumerate(batches):
-            sums, counts = stacked_loss(probes.logits(features, rows), targets[rows], real)
-            # The problems share no weight, so the gradient of the sum is each one's own.
-            grads = torch.autograd.grad((sums / counts.clamp(min=1)).sum(), stacks)
-            optimizer.step(grads, step)
-        loss = _validation_loss(probes, features, targets, problems)
-        if not loss.isfinite().all():
-            raise RuntimeError(f"linear probe: validation losses {loss.tolist()}, epoch {epoch}")
-        better = loss < best_loss
-        if patience is not None:
-            better &= epoch - best_epoch <= patience
-        best_loss = torch.where(better, loss, best_loss)
-        best_epoch = torch.where(better, epoch, best_epoch)
-        keep = better.to(features.device)
-        best = [
-            torch.where(keep[:, None, None], stack.detach(), kept)
-            for stack, kept in zip(stacks, best, strict=True)
+def _results(
+    inputs: Inputs, targets: Tensor, problems: Sequence[Problem], num_classes: int, how: Fit
+) -> dict[float, list[ProbeResult]]:
+    """Trains and scores one stack."""
+    dim, rates = inputs.features.shape[1], how.learning_rates
+    probes = LinearProbes(problems, dim, num_classes, len(rates), inputs.device)
+    losses, epochs = fit(probes, inputs, targets, problems, how)
+    valid = _scores(probes, inputs, targets, [problem.valid_idx for problem in problems])
+    test = _scores(probes, inputs, targets, [problem.test_idx for problem in problems])
+    return {
+        rate: [
+            ProbeResult(
+                fold=problem.fold,
+                repeat=problem.repeat,
+                score=test[p][r][0],
+                valid_score=valid[p][r][0],
+                valid_loss=losses[r, p].item(),
+                best_epoch=int(epochs[r, p]),
+                num_classes_scored=test[p][r][1],
+                learning_rate=rate,
+            )
+            for p, problem in enumerate(problems)
         ]
-        if patience is not None and (epoch - best_epoch >= patience).all():
-            break
-    probes.weight, probes.bias = best
-    return best_loss.tolist(), best_epoch.tolist()
-
-
-@torch.no_grad()
-def _validation_loss(
-    probes: LinearProbes, features: Tensor, targets: Tensor, problems: Sequence[Problem]
-) -> Tensor:
-    """Loss per problem over its whole validation part, (P,), float64 on the CPU."""
-    rows, real = padded([problem.valid_idx for problem in problems], features.device)
-    total = torch.zeros(len(problems), dtype=torch.float64)
-    terms = torch.zeros_like(total)
-    for part in range(0, rows.shape[1], ROWS_AT_ONCE):
-        window = slice(part, part + ROWS_AT_ONCE)
-        sums, counts = stacked_loss(
-            probes.logits(features, rows[:, window]), targets[rows[:, window]], real[:, window]
-        )
-        total += sums.double().cpu()
-        terms += counts.cpu()
-    return total / terms
-
-
-def _batches(
-    problems: Sequence[Problem], epoch: int, batch_size: int, device: torch.device
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """The batches of one epoch as row numbers (P, B) and which of them are real (P, B).
-
-    Each problem's training part is shuffled by (its seed, epoch) and cut into batches; one with
-    fewer batches than the longest has no real row in the last ones.
-    """
-    orders = [
-        np.random.default_rng([problem.seed, epoch]).permutation(problem.train_idx)
-        for problem in problems
-    ]
-    rows, real = padded(orders, device)
-    yield from zip(rows.split(batch_size, dim=1), real.split(batch_size, dim=1), strict=True)
-
-
-def _num_batches(problem: Problem, batch_size: int) -> int:
-    """Steps of one epoch, the last of them with what is left."""
-    return -(-len(problem.train_idx) // batch_size)
+        for r, rate in enumerate(rates)
+    }
 
 
 @torch.no_grad()
 def _scores(
-    probes: LinearProbes, features: Tensor, targets: Tensor, parts: Sequence[np.ndarray]
-) -> list[tuple[float, int]]:
-    """Each probe's metric on its part of the rows, and over how many classes it was taken."""
-    rows, _ = padded(parts, features.device)
-    logits = [probes.logits(features, window).cpu() for window in rows.split(ROWS_AT_ONCE, dim=1)]
-    stacked = torch.cat(logits, dim=2).mT.numpy()  # (P, B, C)
+    probes: LinearProbes, inputs: Inputs, targets: Tensor, parts: Sequence[np.ndarray]
+) -> list[list[tuple[float, int]]]:
+    """Per problem and rate, the metric on its part of the rows, and over how many classes."""
+    rows, _ = padded(parts, inputs.device)
+    num_rates, num_problems, num_classes, _ = probes.weight.shape
+    logits = torch.empty(num_problems, num_rates, num_classes, rows.shape[1])
+    for first in range(0, rows.shape[1], ROWS_AT_ONCE):
+        window = slice(first, first + ROWS_AT_ONCE)
+        logits[..., window] = probes.logits(inputs[rows[:, window]])
     truth = targets.cpu().numpy()
-    scores = []
-    for part, with_filler in zip(parts, stacked, strict=True):
-        wanted, got = truth[part], with_filler[: len(part)]
-        if truth.ndim == 2:
-            scores.append(tuple(mean_average_precision(got, wanted)))
-        else:
-            scores.append((accuracy(got, wanted), len(np.unique(wanted))))
-    return scores
+    return [
+        [_score(of_rate[: len(part)], truth[part]) for of_rate in of_problem]
+        for part, of_problem in zip(parts, logits.mT.numpy(), strict=True)  # (P, R, B, C)
+    ]
+
+
+def _score(logits: np.ndarray, wanted: np.ndarray) -> tuple[float, int]:
+    """Macro mAP or accuracy, and the number of classes with something to find."""
+    if wanted.ndim == 2:
+        return tuple(mean_average_precision(logits, wanted))
+    return accuracy(logits, wanted), len(np.unique(wanted))
 
 
 def _check(

@@ -1,13 +1,12 @@
 """The ``probe`` stage: a frozen encoder -> linear-probe scores on every task (MATPAC Sec. IV-A).
 
-Embeddings of a task are computed once per encoder and kept in the bulk folder under a key of the
-encoder's bytes, the task's log-mels and the embedding code, so adding a task or changing the probe
-never embeds anything again.
+Embeddings of a task are computed once per encoder (`matpac.extract`), so adding a task or changing
+the probe never embeds anything again. Which protocol this is, and what the paper leaves open:
+``docs/probing.md``.
 
 Shapes: N clips of a task, D embedding size, C labels.
 """
 
-import hashlib
 import json
 from dataclasses import asdict
 from typing import Any, NamedTuple
@@ -18,14 +17,13 @@ import torch
 
 from matpac import config, datasets, distributed, files
 from matpac.clips import Store
-from matpac.config import ProbeParams
+from matpac.config import ProbeConfig, ProbeParams
 from matpac.embed import AudioEncoder, frozen, load_encoder
-from matpac.embeddings import embed_clips, logmel_statistics
-from matpac.linear import train_probes
+from matpac.extract import extract
+from matpac.linear import ProbeResult, choose, train_probes
 from matpac.model import Student
 from matpac.problems import make_problems
 from matpac.progress import track
-from matpac.provenance import code_digest
 
 
 class Features(NamedTuple):
@@ -46,8 +44,9 @@ def probe(encoder: str, params: ProbeParams | dict[str, Any]) -> pd.DataFrame:
         encoder: its name in ``runs`` or ``encoders``.
         params: the sections of `matpac.config.ProbeParams`.
     Returns: one row per (seed, task, fold, repeat), as written to
-        ``data/<profile>/probe/<encoder>/scores.csv``; score, accuracy or mAP, is in [0, 1]. The
-        means per task go to ``data/<profile>/metrics/probe/<encoder>.json``.
+        ``data/<profile>/probe/<encoder>/scores.csv``; score, accuracy or mAP, is in [0, 1], and
+        ``learning_rate`` the one taken. The means per task go to
+        ``data/<profile>/metrics/probe/<encoder>.json``.
     Raises: ValueError for bad parameters; FileNotFoundError naming the stage that has not run.
     """
     params = config.parse(ProbeParams, params)
@@ -61,8 +60,9 @@ def probe(encoder: str, params: ProbeParams | dict[str, Any]) -> pd.DataFrame:
     means = scores.groupby("task", sort=False)["score"].mean()
     metrics = {"mean": means.mean(), **means.to_dict()}
     files.write_json(small / "metrics" / "probe" / f"{encoder}.json", metrics)
+    readable = scores.assign(learning_rate=scores["learning_rate"].map("{:g}".format))
     with files.replacing(small / "probe" / encoder / "scores.csv") as temporary:
-        scores.to_csv(temporary, index=False, float_format="%.6f", lineterminator="\n")
+        readable.to_csv(temporary, index=False, float_format="%.6f", lineterminator="\n")
     return scores
 
 
@@ -100,12 +100,24 @@ def random_encoder(params: ProbeParams) -> AudioEncoder:
 
 
 def task_scores(params: ProbeParams, features: Features, task: str) -> pd.DataFrame:
-    """Probes one task: a row per fold and repeat."""
+    """Probes one task: a row per fold and repeat, at the learning rate that `choose` takes."""
+    results, metric = task_results(params, features, task, params.probe)
+    scores = pd.DataFrame([asdict(result) for result in choose(results)])
+    named = {"encoder": features.name, "seed": features.seed, "task": task, "metric": metric}
+    return pd.concat([pd.DataFrame([named] * len(scores)), scores], axis=1)
+
+
+def task_results(
+    params: ProbeParams, features: Features, task: str, settings: ProbeConfig
+) -> tuple[dict[float, list[ProbeResult]], str]:
+    """Probes one task at every learning rate of ``settings``.
+
+    Returns: per rate, a result per fold and repeat; and the task's metric.
+    """
     manifest, info = datasets.load(params, task)
     store = open_store(params, task)
     manifest = manifest.iloc[store.rows]
     targets = target_array(manifest, info["kind"])
-    settings = params.probe
     problems = make_problems(
         scheme=info["split_scheme"],
         splits=manifest["split"].to_numpy(str),
@@ -116,27 +128,23 @@ def task_scores(params: ProbeParams, features: Features, task: str) -> pd.DataFr
         seed=settings.seed,
         valid_fraction=settings.valid_fraction,
     )
+    folder = config.bulk(params) / "embeddings" / features.name
+    rate = settings.learning_rate
     results = train_probes(
-        embeddings(params, features, store),
+        extract(features.encoder, store, folder, name=features.name),
         targets,
         problems,
         kind=info["kind"],
         num_classes=len(info["classes"]),
-        learning_rate=settings.learning_rate,
+        learning_rates=rate if isinstance(rate, list) else [rate],
         epochs=settings.epochs,
         batch_size=settings.batch_size,
         weight_decay=settings.weight_decay,
         standardize=settings.standardize,
+        patience=settings.patience,
         device=distributed.device(),
     )
-    scores = pd.DataFrame([asdict(result) for result in results])
-    named = {
-        "encoder": features.name,
-        "seed": features.seed,
-        "task": task,
-        "metric": info["metric"],
-    }
-    return pd.concat([pd.DataFrame([named] * len(scores)), scores], axis=1)
+    return results, info["metric"]
 
 
 def target_array(manifest: pd.DataFrame, kind: str) -> np.ndarray:
@@ -156,40 +164,3 @@ def open_store(params: ProbeParams, task: str) -> Store:
     if not tracked.exists():
         raise FileNotFoundError(f"{tracked}: missing; run the stage logmel@{params.profile}")
     return Store(config.bulk(params) / "logmel" / task, index_sha256=files.sha256(tracked))
-
-
-def embeddings(params: ProbeParams, features: Features, store: Store) -> np.ndarray:
-    """Features of all clips of a store, (N, D), from the cache or computed and kept there."""
-    key = config.digest(
-        {
-            "encoder": identity(features.encoder),
-            "store": files.sha256(store.folder / "index.json"),
-            "code": code_digest("embeddings"),
-        }
-    )
-    path = config.bulk(params) / "embeddings" / features.name / f"{key}.npy"
-    if path.exists():
-        return np.load(path)
-    indices = range(len(store))
-    if features.encoder is None:
-        computed = logmel_statistics(store, indices)
-    else:
-        computed = embed_clips(features.encoder.to(distributed.device()), store, indices)
-    with files.replacing(path) as temporary, temporary.open("wb") as file:
-        np.save(file, computed)
-    return computed
-
-
-def identity(encoder: AudioEncoder | None) -> str:
-    """SHA-256 of an encoder's weights, sizes, front end and normalisation."""
-    if encoder is None:
-        return "logmel_statistics"
-    digest = hashlib.sha256(
-        json.dumps(
-            [encoder.config.model_dump(), encoder.front_end, encoder.mean, encoder.std],
-            sort_keys=True,
-        ).encode()
-    )
-    for name, tensor in sorted(encoder.state_dict().items()):
-        digest.update(name.encode() + tensor.cpu().numpy().tobytes())
-    return digest.hexdigest()

@@ -67,31 +67,36 @@ def make_problems(
     """
     splits, folds, groups = (np.asarray(column) for column in (splits, folds, groups))
     membership = _membership(np.asarray(targets))
-    if scheme == "tvt":
-        outer = [(0, np.flatnonzero(splits == "train"), np.flatnonzero(splits == "test"))]
-        official = np.flatnonzero(splits == "valid")
-    elif scheme == "folds":
-        _refuse_crossing(groups, folds)
-        outer = [
-            (int(k), np.flatnonzero((folds > 0) & (folds != k)), np.flatnonzero(folds == k))
-            for k in np.unique(folds[folds > 0])
-        ]
-        official = np.empty(0, dtype=int)
-    else:
-        raise ValueError(f"scheme: got {scheme!r}, allowed: {', '.join(SCHEMES)}")
-    if not outer or any(len(train) == 0 or len(test) == 0 for _, train, test in outer):
-        raise ValueError(f"a {scheme} task needs training and test clips, got none of one kind")
-    problems = []
+    parts, problems = _parts(scheme, splits, folds, groups), []
     for repeat in range(1, repeats + 1):
-        for fold, train, test in outer:
-            valid = official
-            if len(official) == 0:
+        for fold, train, valid, test in parts:
+            if len(valid) == 0:
                 rng = np.random.default_rng([seed, repeat, fold])
                 drawn = draw_validation(groups[train], membership[train], valid_fraction, rng)
                 train, valid = train[~drawn], train[drawn]
             key = int(np.random.SeedSequence([seed, repeat, fold]).generate_state(1)[0])
             problems.append(Problem(train, valid, test, key, fold, repeat))
     return problems
+
+
+def _parts(
+    scheme: str, splits: np.ndarray, folds: np.ndarray, groups: np.ndarray
+) -> list[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
+    """The given parts: fold, training, validation (empty where there is none) and test rows."""
+    if scheme == "tvt":
+        parts = [(0, *(np.flatnonzero(splits == name) for name in ("train", "valid", "test")))]
+    elif scheme == "folds":
+        _refuse_crossing(groups, folds)
+        none = np.empty(0, dtype=int)
+        parts = [
+            (int(k), np.flatnonzero((folds > 0) & (folds != k)), none, np.flatnonzero(folds == k))
+            for k in np.unique(folds[folds > 0])
+        ]
+    else:
+        raise ValueError(f"scheme: got {scheme!r}, allowed: {', '.join(SCHEMES)}")
+    if not parts or any(len(train) == 0 or len(test) == 0 for _, train, _, test in parts):
+        raise ValueError(f"a {scheme} task needs training and test clips, got none of one kind")
+    return parts
 
 
 def draw_validation(

@@ -1,9 +1,11 @@
-"""Many small linear problems as one: their layers, their loss and their optimiser, stacked.
+"""Many small linear problems as one: their inputs, layers, loss and optimiser, stacked.
 
-The arithmetic below ``linear.train_probes``. Nothing here mixes two problems: every tensor has a
-leading axis P, and each problem's slice holds what it would hold alone.
+The arithmetic below ``linear.train_probes``. Nothing here mixes two probes: each slice along the
+axes P and R holds what it would hold alone. The R rates of a problem see the same batches, so their
+layers are multiplied with one copy of the inputs.
 
-Shapes: N clips of the task, D embedding size, C labels, P problems side by side, B batch size.
+Shapes: N clips of the task, D embedding size, C labels, P problems side by side, R learning rates
+per problem, B batch size.
 """
 
 from collections.abc import Sequence
@@ -20,57 +22,78 @@ ROWS_AT_ONCE = 1024  # rows evaluated or measured at once, to bound memory
 CONSTANT = 1e-6  # std / |mean| below which a float32 feature shows rounding noise only
 
 
-class LinearProbes:
-    """P fully connected layers side by side, each with the standardisation of its training part.
+class Inputs:
+    """Batches of clip embeddings, with the standardisation of each problem's training part.
 
-    ``weight`` (P, C, D) and ``bias`` (P, C, 1) start as ``nn.Linear`` does, uniform within
-    ±1/sqrt(D), from a generator seeded by the problem.
+    Only the rows of a batch are read and copied, so ``features`` may be mapped from a file larger
+    than memory.
+
+    Args:
+        features: (N, D), any floating type; batches are float32.
+        standardize: False leaves the features as they are.
     """
 
-    def __init__(
-        self,
-        features: Tensor,
-        problems: Sequence[Problem],
-        num_classes: int,
-        *,
-        standardize: bool,
-    ) -> None:
-        dim, device = features.shape[1], features.device
-        initial = torch.empty(len(problems), num_classes, dim + 1)
-        for p, problem in enumerate(problems):
-            generator = torch.Generator().manual_seed(problem.seed)
-            initial[p].uniform_(-(dim**-0.5), dim**-0.5, generator=generator)
-        self.weight = initial[..., :dim].contiguous().to(device).requires_grad_()  # (P, C, D)
-        self.bias = initial[..., dim:].contiguous().to(device).requires_grad_()  # (P, C, 1)
-        self.mean = torch.zeros(len(problems), 1, dim, device=device)
-        self.scale = torch.ones(len(problems), 1, dim, device=device)
+    def __init__(self, features: Tensor, problems: Sequence[Problem], *, standardize: bool) -> None:
+        self.features, self.device, dim = features, features.device, features.shape[1]
+        self.mean = torch.zeros(len(problems), 1, dim, device=self.device)
+        self.scale = torch.ones(len(problems), 1, dim, device=self.device)
         if standardize:
             for p, problem in enumerate(problems):
                 self.mean[p, 0], self.scale[p, 0] = _mean_and_scale(features, problem.train_idx)
 
-    def logits(self, features: Tensor, rows: Tensor) -> Tensor:
-        """Each probe's logits of its own ``rows`` (P, B) of features (N, D), as (P, C, B).
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        """Each problem's own ``rows`` (P, B), as (P, B, D)."""
+        inputs = self.features.index_select(0, rows.flatten()).float()
+        return inputs.view(*rows.shape, -1).sub_(self.mean).mul_(self.scale)
+
+
+class LinearProbes:
+    """Fully connected layers of P problems, R of each: ``weight`` (R, P, C, D), ``bias`` (..., 1).
+
+    They start as ``nn.Linear`` does, uniform within ±1/sqrt(D), from a generator seeded by the
+    problem, alike at all rates.
+    """
+
+    def __init__(
+        self,
+        problems: Sequence[Problem],
+        dim: int,
+        num_classes: int,
+        num_rates: int,
+        device: torch.device,
+    ) -> None:
+        initial = torch.empty(len(problems), num_classes, dim + 1)
+        for p, problem in enumerate(problems):
+            generator = torch.Generator().manual_seed(problem.seed)
+            initial[p].uniform_(-(dim**-0.5), dim**-0.5, generator=generator)
+        initial = initial.repeat(num_rates, 1, 1, 1)
+        self.weight = initial[..., :dim].contiguous().to(device).requires_grad_()
+        self.bias = initial[..., dim:].contiguous().to(device).requires_grad_()
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """Logits of each probe: (P, B, D) -> (P, R, C, B).
 
         Labels before clips: with few labels, products and softmax in this layout take a quarter of
         the time of (P, B, C), and the gradient comes out in the layout of the weights.
         """
-        inputs = features.index_select(0, rows.flatten()).view(*rows.shape, -1)  # (P, B, D)
-        inputs.sub_(self.mean).mul_(self.scale)
-        return torch.baddbmm(self.bias, self.weight, inputs.mT)
+        weight, bias = (t.transpose(0, 1).flatten(1, 2) for t in (self.weight, self.bias))
+        logits = torch.baddbmm(bias, weight, inputs.mT)  # (P, R*C, B)
+        return logits.unflatten(1, (len(self.weight), -1))
 
 
 class StackedAdam:
     """Adam on stacked weights, where a problem that has no batch left takes no step.
 
     One whole stack under one step count would go on decaying the moments of such a problem. So the
-    stack is cut into pieces of neighbouring problems with equally many steps per epoch. Adam is
-    elementwise, hence each problem is updated as it would be alone. This is the functional form
-    of ``torch.optim.Adam``: constructing the class imports torch's compiler, which takes seconds.
+    stack of each rate is cut into pieces of neighbouring problems with equally many steps per
+    epoch. Adam is elementwise, hence each probe is updated as it would be alone. This is the
+    functional form of ``torch.optim.Adam``: constructing the class imports torch's compiler, which
+    takes seconds.
 
     Args:
-        stacks: tensors (P, ...), updated in place.
+        stacks: tensors (R, P, ...), updated in place.
         steps: steps per epoch of each problem, (P,), in ascending order.
-        learning_rate: constant.
+        learning_rates: (R,), constant.
         weight_decay: L2 penalty.
     """
 
@@ -79,21 +102,29 @@ class StackedAdam:
         stacks: Sequence[Tensor],
         steps: Sequence[int],
         *,
-        learning_rate: float,
+        learning_rates: Sequence[float],
         weight_decay: float,
     ) -> None:
         unique, sizes = np.unique(steps, return_counts=True)
         if (np.diff(steps) < 0).any():
             raise ValueError(f"steps: got {list(steps)}, needed: ascending order")
-        self.sizes, self.ends = sizes.tolist(), [*unique.tolist()] * len(stacks)
+        self.learning_rates, self.weight_decay = learning_rates, weight_decay
+        self.sizes, self.ends = sizes.tolist(), unique.tolist() * len(stacks)
         self.pieces = self._cut([stack.detach() for stack in stacks])
-        self.means = [torch.zeros_like(piece) for piece in self.pieces]
-        self.squares = [torch.zeros_like(piece) for piece in self.pieces]
-        self.counts = [torch.zeros((), device=piece.device) for piece in self.pieces]
-        self.learning_rate, self.weight_decay = learning_rate, weight_decay
+        self.means, self.squares = (
+            [[torch.zeros_like(piece) for piece in pieces] for pieces in self.pieces]
+            for _ in range(2)
+        )
+        self.counts = [
+            [torch.zeros((), device=piece.device) for piece in pieces] for pieces in self.pieces
+        ]
 
-    def _cut(self, stacks: Sequence[Tensor]) -> list[Tensor]:
-        return [piece for stack in stacks for piece in stack.split(self.sizes)]
+    def _cut(self, stacks: Sequence[Tensor]) -> list[list[Tensor]]:
+        """The pieces of each rate."""
+        return [
+            [piece for stack in stacks for piece in stack[r].split(self.sizes)]
+            for r in range(len(self.learning_rates))
+        ]
 
     @torch.no_grad()
     def step(self, grads: Sequence[Tensor], number: int) -> None:
@@ -101,40 +132,43 @@ class StackedAdam:
         # Contiguous: the fused CPU kernel ignores the strides of a gradient.
         pieces = self._cut([grad.contiguous() for grad in grads])
         active = [i for i, end in enumerate(self.ends) if number < end]
-        adam(
-            *(
-                [column[i] for i in active]
-                for column in (self.pieces, pieces, self.means, self.squares)
-            ),
-            [],
-            [self.counts[i] for i in active],
-            fused=True,
-            amsgrad=False,
-            beta1=0.9,
-            beta2=0.999,
-            lr=self.learning_rate,
-            weight_decay=self.weight_decay,
-            eps=1e-8,
-            maximize=False,
-        )
+        for r, learning_rate in enumerate(self.learning_rates):
+            adam(
+                *(
+                    [column[r][i] for i in active]
+                    for column in (self.pieces, pieces, self.means, self.squares)
+                ),
+                [],
+                [self.counts[r][i] for i in active],
+                fused=True,
+                amsgrad=False,
+                beta1=0.9,
+                beta2=0.999,
+                lr=learning_rate,
+                weight_decay=self.weight_decay,
+                eps=1e-8,
+                maximize=False,
+            )
 
 
 def stacked_loss(logits: Tensor, targets: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
-    """Summed loss and number of summed terms of each problem.
+    """Summed loss of each probe, and how many terms were summed.
 
     Args:
-        logits: (P, C, B).
+        logits: (P, R, C, B).
         targets: class indices (P, B), or 1/0/NaN (P, B, C): NaN cells are not summed.
         real: (P, B), False for rows that only fill up a shorter batch.
-    Returns: two (P,) tensors: cross-entropy over clips, or binary cross-entropy over cells.
+    Returns: (R, P) and (P,): cross-entropy over clips, or binary cross-entropy over cells.
     """
     if targets.ndim == 2:
-        losses = F.cross_entropy(logits, targets, reduction="none")  # (P, B)
-        return (losses * real).sum(dim=1), real.sum(dim=1)
+        wanted = targets[:, None].expand(-1, logits.shape[1], -1)  # (P, R, B)
+        losses = F.cross_entropy(logits.flatten(0, 1), wanted.flatten(0, 1), reduction="none")
+        return (losses.view_as(wanted) * real[:, None]).sum(dim=2).T, real.sum(dim=1)
     targets = targets.mT  # (P, C, B)
     observed = ~targets.isnan() & real[:, None]  # (P, C, B)
-    losses = F.binary_cross_entropy_with_logits(logits, targets.nan_to_num(), reduction="none")
-    return (losses * observed).sum(dim=(1, 2)), observed.sum(dim=(1, 2))
+    wanted = targets.nan_to_num()[:, None].expand_as(logits)
+    losses = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
+    return (losses * observed[:, None]).sum(dim=(2, 3)).T, observed.sum(dim=(1, 2))
 
 
 def padded(parts: Sequence[np.ndarray], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,7 @@
 """Linear probes: the stack equals one probe after another, written out with torch's parts."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,6 +39,18 @@ def clusters(num_classes: int = 3, dim: int = 7) -> tuple[torch.Tensor, torch.Te
     features = features * torch.logspace(-2, 2, dim) + 3.0
     features[:, 4] = 0.1
     return features, labels
+
+
+def train_one_rate(
+    features: torch.Tensor | np.ndarray,
+    targets: torch.Tensor | np.ndarray,
+    problems: list[Problem],
+    *,
+    learning_rate: float,
+    **options: Any,
+) -> list[ProbeResult]:
+    rates = [learning_rate]
+    return train_probes(features, targets, problems, learning_rates=rates, **options)[learning_rate]
 
 
 def one_alone(
@@ -89,7 +102,7 @@ def one_alone(
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 def test_stacked_equals_one_after_another_multiclass(weight_decay: float) -> None:
     features, labels = clusters()
-    results = train_probes(
+    results = train_one_rate(
         features,
         labels,
         uneven_problems(),
@@ -117,7 +130,7 @@ def test_stacked_equals_one_after_another_multilabel_with_unobserved_cells() -> 
     targets = F.one_hot(labels, 3).float()
     targets[torch.rand(100, 3, generator=torch.Generator().manual_seed(0)) < 0.4] = NAN
     targets[10:31] = NAN  # problem 2 has three other rows: most of its batches have no target
-    results = train_probes(
+    results = train_one_rate(
         features,
         targets,
         uneven_problems(),
@@ -141,8 +154,8 @@ def test_an_unobserved_label_is_as_if_it_did_not_exist() -> None:
     targets[:, 2] = NAN
     one = [problem(range(60), range(60, 80), range(80, 100), seed=9)]
     options = {"kind": "multilabel", "learning_rate": 0.05, "epochs": 4}
-    masked = train_probes(features, targets, one, num_classes=3, **options)[0]
-    without = train_probes(features, targets[:, :2], one, num_classes=2, **options)[0]
+    masked = train_one_rate(features, targets, one, num_classes=3, **options)[0]
+    without = train_one_rate(features, targets[:, :2], one, num_classes=2, **options)[0]
     assert masked.num_classes_scored == 2
     assert dataclasses.astuple(masked) == pytest.approx(dataclasses.astuple(without), abs=1e-6)
 
@@ -156,9 +169,9 @@ def test_the_rest_of_the_stack_does_not_matter(monkeypatch: pytest.MonkeyPatch) 
         "batch_size": 10,
         "epochs": 5,
     }
-    together = train_probes(features, labels, uneven_problems(), **options)
+    together = train_one_rate(features, labels, uneven_problems(), **options)
     monkeypatch.setattr("matpac.linear.STACK_BYTES", {"cpu": 0, "cuda": 0})  # one per stack
-    alone = train_probes(features, labels, uneven_problems(), **options)
+    alone = train_one_rate(features, labels, uneven_problems(), **options)
     for a, b in zip(together, alone, strict=True):
         assert dataclasses.astuple(a) == pytest.approx(dataclasses.astuple(b), abs=1e-5)
 
@@ -166,8 +179,8 @@ def test_the_rest_of_the_stack_does_not_matter(monkeypatch: pytest.MonkeyPatch) 
 def test_running_twice_is_identical() -> None:
     features, labels = clusters()
     options = {"kind": "multiclass", "num_classes": 3, "learning_rate": 0.05, "epochs": 5}
-    first = train_probes(features, labels, uneven_problems(), **options)
-    assert first == train_probes(features, labels, uneven_problems(), **options)
+    first = train_one_rate(features, labels, uneven_problems(), **options)
+    assert first == train_one_rate(features, labels, uneven_problems(), **options)
 
 
 def test_the_test_part_chooses_nothing() -> None:
@@ -175,17 +188,17 @@ def test_the_test_part_chooses_nothing() -> None:
     features, labels = clusters()
     one = [problem(range(60), range(60, 80), range(80, 100))]
     options = {"kind": "multiclass", "num_classes": 3, "learning_rate": 0.05, "epochs": 8}
-    right = train_probes(features, labels, one, **options)[0]
+    right = train_one_rate(features, labels, one, **options)[0]
     spoiled = labels.clone()
     spoiled[80:] = (spoiled[80:] + 1) % 3
-    wrong = train_probes(features, spoiled, one, **options)[0]
+    wrong = train_one_rate(features, spoiled, one, **options)[0]
     assert wrong.score < right.score
     assert dataclasses.replace(wrong, score=right.score) == right
 
 
 def test_equal_validation_losses_keep_the_earliest_epoch() -> None:
     # Constant features are scaled to zero and with one class the loss is 0 from the start.
-    result = train_probes(
+    result = train_one_rate(
         torch.ones(9, 2),
         torch.zeros(9, dtype=torch.long),
         [problem(range(3), range(3, 6), range(6, 9))],
@@ -194,7 +207,7 @@ def test_equal_validation_losses_keep_the_earliest_epoch() -> None:
         learning_rate=0.1,
         epochs=5,
     )[0]
-    assert result == ProbeResult(0, 1, 1.0, 1.0, 0.0, 1, 1)
+    assert result == ProbeResult(0, 1, 1.0, 1.0, 0.0, 1, 1, 0.1)
 
 
 def test_patience_stops_one_problem_and_not_its_neighbour() -> None:
@@ -207,11 +220,11 @@ def test_patience_stops_one_problem_and_not_its_neighbour() -> None:
         "batch_size": 10,
         "epochs": 40,
     }
-    alone = [train_probes(features, labels, [one], patience=2, **options)[0] for one in both]
-    assert train_probes(features, labels, both, patience=2, **options) == [
+    alone = [train_one_rate(features, labels, [one], patience=2, **options)[0] for one in both]
+    assert train_one_rate(features, labels, both, patience=2, **options) == [
         dataclasses.replace(a, valid_loss=pytest.approx(a.valid_loss, abs=1e-5)) for a in alone
     ]
-    patient = train_probes(features, labels, both, **options)
+    patient = train_one_rate(features, labels, both, **options)
     assert any(p.best_epoch > a.best_epoch for p, a in zip(patient, alone, strict=True))
 
 
@@ -219,15 +232,15 @@ def test_standardisation_uses_the_training_part_only() -> None:
     features, labels = clusters()
     one = [problem(range(60), range(60, 80), range(80, 100))]
     options = {"kind": "multiclass", "num_classes": 3, "learning_rate": 0.05, "epochs": 3}
-    before = train_probes(features, labels, one, **options)[0]
+    before = train_one_rate(features, labels, one, **options)[0]
     moved = features.clone()
     moved[80:] += 1000.0
-    after = train_probes(moved, labels, one, **options)[0]
+    after = train_one_rate(moved, labels, one, **options)[0]
     assert (after.valid_loss, after.valid_score) == (before.valid_loss, before.valid_score)
     # and a shift or rescaling of everything is undone by it
-    rescaled = train_probes(features * 8 + 16, labels, one, **options)[0]
+    rescaled = train_one_rate(features * 8 + 16, labels, one, **options)[0]
     assert rescaled.valid_loss == pytest.approx(before.valid_loss, abs=1e-4)
-    raw = train_probes(features * 8 + 16, labels, one, standardize=False, **options)[0]
+    raw = train_one_rate(features * 8 + 16, labels, one, standardize=False, **options)[0]
     assert abs(raw.valid_loss - before.valid_loss) > 0.1
 
 
@@ -236,7 +249,7 @@ def test_separable_clips_are_learned() -> None:
     features = F.one_hot(labels, 3) + 0.05 * torch.randn(
         90, 3, generator=torch.Generator().manual_seed(0)
     )
-    result = train_probes(
+    result = train_one_rate(
         features.numpy(),
         labels.numpy(),
         [problem(range(60), range(60, 75), range(75, 90))],
@@ -248,12 +261,78 @@ def test_separable_clips_are_learned() -> None:
     assert (result.score, result.valid_score, result.num_classes_scored) == (1.0, 1.0, 3)
 
 
-def test_choose_looks_at_validation_loss_only() -> None:
-    low = ProbeResult(0, 1, 0.1, 0.1, valid_loss=0.5, best_epoch=1, num_classes_scored=3)
-    high = dataclasses.replace(low, score=0.9, valid_score=0.9, valid_loss=0.6)
-    assert choose({1e-2: [high, high], 1e-3: [low, high], 1e-4: [high, high]}) == 1e-3
+@pytest.mark.parametrize("patience", [None, 2])
+def test_rates_side_by_side_equal_each_alone(patience: int | None) -> None:
+    features, labels = clusters()
+    targets = F.one_hot(labels, 3).float()
+    targets[torch.rand(100, 3, generator=torch.Generator().manual_seed(0)) < 0.3] = NAN
+    rates = [0.2, 1e-3, 0.05]
+    for kind, wanted in (("multiclass", labels), ("multilabel", targets)):
+        options = {"kind": kind, "num_classes": 3, "batch_size": 10, "epochs": 15}
+        options |= {"patience": patience, "weight_decay": 0.01}
+        together = train_probes(
+            features, wanted, uneven_problems(), learning_rates=rates, **options
+        )
+        assert list(together) == rates
+        for rate in rates:
+            alone = train_one_rate(
+                features, wanted, uneven_problems(), learning_rate=rate, **options
+            )
+            for a, b in zip(together[rate], alone, strict=True):
+                # Same arithmetic, but for the order of summation within a product.
+                assert dataclasses.astuple(a) == pytest.approx(dataclasses.astuple(b), abs=1e-5)
+    assert together[0.2] != together[1e-3]
+
+
+def result(fold: int, repeat: int, rate: float, valid_loss: float, score: float) -> ProbeResult:
+    return ProbeResult(fold, repeat, score, score, valid_loss, 1, 3, rate)
+
+
+def test_choose_takes_the_lowest_mean_validation_loss_of_each_fold() -> None:
+    # Fold 1: means 0.5 and 0.45; fold 2: 0.3 and 0.35. The better scores are never taken.
+    losses = {1e-2: [0.2, 0.3, 0.8, 0.3], 1e-3: [0.5, 0.1, 0.4, 0.6]}
+    scores = {1e-2: [0.9, 0.1, 0.9, 0.1], 1e-3: [0.2, 0.8, 0.2, 0.8]}
+    order = [(1, 1), (2, 1), (1, 2), (2, 2)]  # (fold, repeat)
+    results = {
+        rate: [result(*order[i], rate, losses[rate][i], scores[rate][i]) for i in range(4)]
+        for rate in losses
+    }
+    chosen = choose(results)
+    assert [(r.fold, r.repeat) for r in chosen] == order
+    assert [r.learning_rate for r in chosen] == [1e-3, 1e-2, 1e-3, 1e-2]
+    tied = {rate: [result(0, 1, rate, 0.5, rate)] for rate in (1e-3, 1e-2)}
+    assert choose(tied)[0].learning_rate == 1e-3
+    assert choose({1e-2: results[1e-2]}) == results[1e-2]
     with pytest.raises(ValueError, match="2 different sets of problems"):
-        choose({1e-2: [low], 1e-3: [low, low]})
+        choose({1e-2: results[1e-2], 1e-3: results[1e-3][:2]})
+
+
+def test_the_choice_of_a_fold_does_not_see_its_test_part() -> None:
+    """Not even through the other folds, for which those clips are training and validation."""
+    task = folds_task()
+    generator = np.random.default_rng(0)
+    features = 2 * np.eye(4, dtype=np.float32)[task["targets"]]
+    features = features + generator.normal(size=features.shape).astype(np.float32)
+    problems = make_problems(scheme="folds", **task, repeats=2, seed=0, valid_fraction=0.3)
+    options = {"kind": "multiclass", "num_classes": 4, "epochs": 8}
+    options["learning_rates"] = [1e-5, 1.0, 0.03]
+    before = choose(train_probes(features, task["targets"], problems, **options))
+    for fold in range(1, 6):
+        spoiled = np.where(task["folds"] == fold, 3 - task["targets"], task["targets"])
+        after = choose(train_probes(features, spoiled, problems, **options))
+        for a, b in zip(after, before, strict=True):
+            if a.fold == fold:
+                assert dataclasses.replace(a, score=b.score) == b
+                assert a.score < b.score
+
+
+def test_features_of_other_types_are_computed_with_in_float32() -> None:
+    features, labels = clusters()
+    options = {"kind": "multiclass", "num_classes": 3, "learning_rate": 0.05, "epochs": 3}
+    half = features.half()
+    expected = train_one_rate(half.float(), labels, uneven_problems(), **options)
+    assert train_one_rate(half, labels, uneven_problems(), **options) == expected
+    assert train_one_rate(half.numpy(), labels.numpy(), uneven_problems(), **options) == expected
 
 
 def test_refuses_nonsense() -> None:
@@ -261,7 +340,7 @@ def test_refuses_nonsense() -> None:
     ok = [problem(range(60), range(60, 80), range(80, 100))]
 
     def train(x: torch.Tensor, y: torch.Tensor, problems: list[Problem], kind: str) -> None:
-        train_probes(x, y, problems, kind=kind, num_classes=3, learning_rate=0.1, epochs=1)
+        train_one_rate(x, y, problems, kind=kind, num_classes=3, learning_rate=0.1, epochs=1)
 
     with pytest.raises(ValueError, match="kind: got 'regression', allowed: multiclass, multilabel"):
         train(features, labels, ok, "regression")

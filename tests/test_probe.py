@@ -1,6 +1,8 @@
-"""The probe stage: which encoder, which labels, embeddings computed once."""
+"""The probe stage: which encoder, which labels, which settings."""
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -43,28 +45,58 @@ def test_likelihoods_become_labels_at_one_half_and_nan_stays() -> None:
     assert labels.tolist() == [3, 0] and labels.dtype == np.int64
 
 
-def test_embeddings_are_computed_once_per_encoder_and_store(params, monkeypatch) -> None:
+def test_embeddings_of_a_task_are_kept_under_the_encoders_name(params) -> None:
     features = probe.list_features(params, "base")[0]
+    probe.task_scores(params, features, "nsynth")
     store = probe.open_store(params, "nsynth")
-    first = probe.embeddings(params, features, store)
     expected = embeddings.embed_clips(features.encoder, store, range(len(store)))
-    np.testing.assert_array_equal(first, expected)
-    calls = []
-    monkeypatch.setattr(probe, "embed_clips", lambda *args: calls.append(args) or first)
-    assert np.array_equal(probe.embeddings(params, features, store), first) and not calls
-    with torch.no_grad():
-        features.encoder.encoder.norm.bias[0] += 1e-3
-    probe.embeddings(params, features, store)
-    assert len(calls) == 1, "another encoder is another key"
-    probe.embeddings(params, features, probe.open_store(params, "esc50"))
-    assert len(calls) == 2, "so is another store"
+    kept = [np.load(p) for p in (config.bulk(params) / "embeddings" / "base").glob("*.npy")]
+    assert any(np.array_equal(each, expected) for each in kept)
 
 
-def test_normalisation_belongs_to_the_encoders_identity(params) -> None:
-    encoder = probe.random_encoder(params)
-    before = probe.identity(encoder)
-    encoder.mean += 0.1
-    assert probe.identity(encoder) != before
+def with_probe(params: config.Params, **changes: Any) -> config.Params:
+    sections = smoke.sections()
+    return config.parse(config.Params, sections | {"probe": sections["probe"] | changes})
+
+
+def test_several_rates_one_is_taken_per_fold_and_told(
+    smoke_root, params, tmp_path: Path, monkeypatch
+) -> None:
+    rates = [3.0e-2, 3.0e-5, 3.0e-3]
+    changed = with_probe(params, learning_rate=rates, epochs=3)
+    logmel = probe.list_features(params, "logmel")[0]
+    alone = {
+        rate: probe.task_scores(with_probe(params, learning_rate=rate, epochs=3), logmel, "esc50")
+        for rate in rates
+    }
+    means = {rate: frame.groupby("fold")["valid_loss"].mean() for rate, frame in alone.items()}
+    best = pd.DataFrame(means).idxmin(axis=1)  # by fold
+    root = tmp_path / "copy"
+    shutil.copytree(smoke_root, root, ignore=shutil.ignore_patterns("audio", "embeddings"))
+    monkeypatch.setenv("MATPAC_ROOT", str(root))
+    probe.probe("logmel", changed)
+    scores = pd.read_csv(config.small(changed) / "probe" / "logmel" / "scores.csv")
+    assert len(scores) == 14
+    esc50 = scores[scores["task"] == "esc50"]
+    assert set(best) < set(rates) and len(set(best)) > 1, "folds differ here"
+    for _, row in esc50.iterrows():
+        assert row["learning_rate"] == best[row["fold"]]
+        other = alone[row["learning_rate"]]
+        same = other[(other["fold"] == row["fold"]) & (other["repeat"] == row["repeat"])]
+        assert row["score"] == pytest.approx(same["score"].item(), abs=1e-6)
+        assert row["valid_loss"] == pytest.approx(same["valid_loss"].item(), abs=1e-5)
+
+
+def test_every_setting_of_the_section_reaches_the_probes(params, monkeypatch) -> None:
+    given = {}
+    monkeypatch.setattr(probe, "train_probes", lambda *args, **options: given.update(options) or {})
+    changes = {"batch_size": 16, "learning_rate": [0.1, 0.2], "epochs": 7, "patience": 3}
+    changes |= {"weight_decay": 0.01, "standardize": False}
+    settings = with_probe(params, **changes).probe
+    probe.task_results(params, probe.list_features(params, "logmel")[0], "nsynth", settings)
+    changes["learning_rates"] = changes.pop("learning_rate")
+    assert {name: given[name] for name in changes} == changes
+    assert given["kind"] == "multiclass" and given["num_classes"] == 11
 
 
 def test_one_row_per_fold_and_repeat_of_every_task(params) -> None:

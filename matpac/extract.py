@@ -1,0 +1,154 @@
+"""Embeddings of a whole data set: computed once per encoder, in parts, on all GPUs, and kept.
+
+They lie in ``<bulk>/<profile>/embeddings/<encoder>/``:
+
+    <key>.npy     (N, D) float32, one row per clip of the store; opened memory-mapped
+    <key>.json    what they are embeddings of, compared whenever they are opened
+    <key>.parts/  only until all are there: a file per 2,048 clips
+
+The key is a digest of encoder, store and embedding code. What is there already is not computed
+again, be it parts of an extraction that was killed. Parts are the same for any number of processes,
+and so are the numbers. Shapes: N clips of a store, D embedding size.
+"""
+
+import copy
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from matpac import config, distributed, files
+from matpac.clips import Store
+from matpac.embed import AudioEncoder
+from matpac.embeddings import embed_clips, logmel_statistics
+from matpac.progress import Progress
+from matpac.provenance import code_digest
+
+PART_CLIPS = 2048
+
+
+def extract(
+    encoder: AudioEncoder | None,
+    store: Store,
+    folder: Path,
+    *,
+    name: str,
+    num_processes: int | None = None,
+    part_clips: int = PART_CLIPS,
+) -> np.ndarray:
+    """Embeddings of all clips of a store, from ``folder`` or computed and kept there.
+
+    Args:
+        encoder: on the CPU; None: mean and std over time of each mel band.
+        name: of the encoder.
+        num_processes: None: one per GPU, as far as there are parts; one without any GPU.
+        part_clips: clips of a part.
+    Returns: (N, D) float32, mapped from its file: memory is needed for what is being read only.
+    Raises: ValueError if the files there are not what their key says.
+    """
+    described = describe(encoder, store, name)
+    key = config.digest({part: described[part] for part in ("identity", "store", "code")})
+    path = folder / f"{key}.npy"
+    if not (path.exists() and path.with_suffix(".json").exists()):
+        if num_processes is None:
+            parts = -(-len(store) // part_clips)
+            num_processes = max(1, min(torch.cuda.device_count(), parts))
+        work = encoder, store, path, described, part_clips
+        distributed.launch(_compute, *work, num_processes=num_processes)
+    return _open(path, described)
+
+
+def describe(encoder: AudioEncoder | None, store: Store, name: str) -> dict[str, Any]:
+    """What decides the embeddings, and their form: the content of ``<key>.json``."""
+    width = 2 * store.num_mels if encoder is None else encoder.width
+    return {
+        "encoder": name,
+        "identity": identity(encoder),
+        "store": files.sha256(store.folder / "index.json"),
+        "code": code_digest("embeddings"),
+        "dtype": "float32",
+        "shape": [len(store), width],
+    }
+
+
+def identity(encoder: AudioEncoder | None) -> str:
+    """SHA-256 of an encoder's weights, sizes, front end and normalisation."""
+    if encoder is None:
+        return "logmel_statistics"
+    digest = hashlib.sha256(
+        json.dumps(
+            [encoder.config.model_dump(), encoder.front_end, encoder.mean, encoder.std],
+            sort_keys=True,
+        ).encode()
+    )
+    for name, tensor in sorted(encoder.state_dict().items()):
+        digest.update(name.encode() + tensor.cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _compute(
+    encoder: AudioEncoder | None,
+    store: Store,
+    path: Path,
+    described: dict[str, Any],
+    part_clips: int,
+) -> None:
+    """In every process: its share of the parts; the first one then joins them."""
+    folder, clips = path.with_suffix(".parts"), range(len(store))
+    cut = [clips[first : first + part_clips] for first in clips[::part_clips]]
+    parts = {folder / f"{part.start:08d}-{part.stop:08d}.npy": part for part in cut}
+    # Dealt out before looking at what is there: the others write while this one looks.
+    mine = list(parts.items())[distributed.rank() :: distributed.world_size()]
+    if encoder is not None:
+        encoder = copy.deepcopy(encoder).to(distributed.device())
+    shown = distributed.rank() == 0 and len(mine) > 1
+    with Progress(len(mine), f"embed {store.folder.name}", unit="part", enabled=shown) as progress:
+        for file, part in mine:
+            if not file.exists():
+                _write_part(file, encoder, store, part)
+            progress.update()
+    distributed.wait_for_all()
+    if distributed.rank() == 0:
+        files.write_json(path.with_suffix(".json"), described)
+        _join(list(parts), path, described)
+        shutil.rmtree(folder)
+
+
+def _write_part(file: Path, encoder: AudioEncoder | None, store: Store, clips: range) -> None:
+    # Opened anew: what was read of a mapped file counts as memory of this process until then.
+    store = copy.copy(store)
+    computed = embed_clips(encoder, store, clips) if encoder else logmel_statistics(store, clips)
+    with files.replacing(file) as temporary, temporary.open("wb") as opened:
+        np.save(opened, computed)
+
+
+def _join(parts: list[Path], path: Path, described: dict[str, Any]) -> None:
+    """One file of all parts, holding one of them in memory at a time."""
+    header = {"descr": "<f4", "fortran_order": False, "shape": tuple(described["shape"])}
+    with files.replacing(path) as temporary, temporary.open("wb") as opened:
+        np.lib.format.write_array_header_1_0(opened, header)
+        for part in parts:
+            np.load(part).tofile(opened)
+
+
+def _open(path: Path, described: dict[str, Any]) -> np.ndarray:
+    """The embeddings, if they are the ones described."""
+    found = files.read_json(path.with_suffix(".json"))
+    wrong = [name for name in described if found.get(name) != described[name]]
+    if wrong:
+        listed = ", ".join(f"{n} {found.get(n)!r}, needed: {described[n]!r}" for n in wrong)
+        raise ValueError(f"{path}: got embeddings of {listed}; delete it")
+    try:
+        embeddings = np.load(path, mmap_mode="c")
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; delete it") from None
+    if (str(embeddings.dtype), list(embeddings.shape)) != (described["dtype"], described["shape"]):
+        raise ValueError(
+            f"{path}: got {embeddings.dtype} {list(embeddings.shape)}, needed: "
+            f"{described['dtype']} {described['shape']}; delete it"
+        )
+    return embeddings
