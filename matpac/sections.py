@@ -211,7 +211,7 @@ class ProbeConfig(Section):
 
     batch_size: Positive
     learning_rate: PositiveFloat | Annotated[list[PositiveFloat], Field(min_length=1)]
-    """Of Adam; of several, the one with the lowest mean validation loss over the repeats, per fold."""
+    """Of Adam; of several, that of the lowest mean validation loss over repeats, per fold."""
     epochs: Positive
     patience: Positive | None = None
     """Epochs without a better validation loss after which a probe stops; None: never."""
