@@ -8,7 +8,7 @@ export DVC_NO_ANALYTICS := 1
 # Waiting threads spin shortly, then sleep: on a busy machine long spinning is ten times slower.
 export GOMP_SPINCOUNT ?= 1000
 
-.PHONY: help setup repro test esc10 notebooks lock use lint clean-checkpoints
+.PHONY: help setup repro plan test esc10 notebooks lock use lint clean-checkpoints
 help:               ## Lists the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/' | expand -t 22
 
@@ -26,6 +26,10 @@ repro: setup        ## Regenerates every table and figure of the profile in para
 	@$(BIN)/python -m matpac.sources
 	$(BIN)/dvc repro
 	@$(BIN)/python -m matpac.minutes
+
+plan: setup         ## What `make repro` would run now: hours, GPU-hours, disk
+	@$(BIN)/python -m matpac.config
+	@$(BIN)/python -m matpac.plan
 
 test: setup         ## All tests, notebooks included
 	$(BIN)/python -m pytest tests

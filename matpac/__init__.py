@@ -48,6 +48,8 @@ In reading order; a module imports only from modules above it (a test holds it t
     model         the student: all of the above wired
     teacher       EMA of encoder and head: targets
     schedules     learning rate, decays, temperature: functions of the step
+    flops         what an update computes per clip, counted
+    memory        how large the networks are, and what training them holds
     released      state dicts in the released code's names
     embed         the frozen encoder and its file
     embeddings    embeddings of stored clips, many at once
@@ -61,7 +63,11 @@ In reading order; a module imports only from modules above it (a test holds it t
     logs          what a run logs
     watch         is a run still worth going on with?
     job           one training run: what it opens before and writes after
+    throughput    how many clips a second: measured, remembered, told
     pretrain      STAGE pretrain: the loop
+    budget        what every run takes, and the disk for all of them
+    cost          what the paper costs, as tables
+    plan          what would run now, and how long
     extract       embeddings of a whole data set, computed once and kept
     metrics       accuracy and macro mAP
     problems      folds, repeats and validation parts of a task

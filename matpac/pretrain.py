@@ -22,6 +22,7 @@ from matpac.job import Job, finish, prepare
 from matpac.logs import Logs, LogWriter, write_curve
 from matpac.progress import Progress
 from matpac.schedules import Plan
+from matpac.throughput import Meter
 from matpac.trainer import Trainer
 from matpac.watch import Watch
 
@@ -53,6 +54,7 @@ def train(job: Job) -> dict[str, Any]:
         Progress(
             total_steps, f"pretrain {job.name}", unit="step", initial=first, enabled=main
         ) as progress,
+        Meter(job, updates=total_steps - first, progress=progress) as meter,
     ):
         watch = Watch(job.name, trainer, batches, plan, progress)
         for step, batch in enumerate(data, start=first):
@@ -64,6 +66,7 @@ def train(job: Job) -> dict[str, Any]:
             saving = due or last or stop
             lost = watch.look(writer.flush(everything=bool(saving)), writer.note)
             progress.update()
+            meter.update()
             if saving or lost:
                 save(batches, trainer, checkpoints, logs, lost.step if lost else step + 1)
             if last or stop or lost:

@@ -1,0 +1,167 @@
+"""What the paper costs: work, memory, disk and hours (``python -m matpac.cost``).
+
+Everything is arithmetic but one number, the clips that a device trains on per second; it is given,
+or was measured by an earlier run, or is measured now.
+"""
+
+import argparse
+from collections.abc import Iterable
+
+from matpac import budget, config, flops, memory, throughput
+from matpac.budget import Training
+from matpac.config import Params, ResolvedRun
+
+GPUS = (1, 8, 64, 512)
+LINKS = {"450 GB/s": 450e9, "50 GB/s": 50e9, "12.5 GB/s": 12.5e9}
+"""Bytes per second from a GPU to the others: NVLink; networks of 400 and 100 Gb/s per GPU."""
+
+
+def parts_table(run: ResolvedRun, num_mels: int) -> str:
+    """Parameters and work of each part of the networks, for one clip."""
+    work, counts = flops.work(run, num_mels), memory.parameters(run, num_mels)
+    rows = [[part, *(f"{n / 1e6:.2f}" for n in counts[part]), *_gflop(work[part])] for part in work]
+    sums = [sum(count[i] for count in counts.values()) for i in range(2)]
+    together = sum(work.values(), start=flops.Work())
+    rows.append(["together", *(f"{n / 1e6:.2f}" for n in sums), *_gflop(together)])
+    header = ["part", "parameters (M)", "trained (M)", "forward (GFLOP)", "backward", "both"]
+    return table(header, rows)
+
+
+def _gflop(work: flops.Work) -> list[str]:
+    return [f"{n / 1e9:.3g}" for n in (work.forward, work.backward, work.total)]
+
+
+def memory_lines(run: ResolvedRun, num_mels: int) -> list[str]:
+    """What a process holds, and what an update moves."""
+    held, kept = memory.held(run, num_mels), memory.activations(run, num_mels)
+    batch = run.pretrain.batch_size
+    micro = min(run.pretrain.micro_batch_size or batch, batch)
+    return [
+        "memory of a process: "
+        + ", ".join(f"{name} {amount(size)}" for name, size in held.items() if size)
+        + f"; kept for the backward pass {amount(kept)} per clip, {amount(micro * kept)} per "
+        + f"micro-batch of {micro}",
+        f"per update of {batch:,} clips: {batch * flops.per_clip(run, num_mels) / 1e12:.3g} TFLOP, "
+        f"{amount(batch * memory.crop_bytes(run, num_mels))} read, "
+        f"{amount(memory.gradient_bytes(run, num_mels))} of gradient per process",
+    ]
+
+
+def runs_table(found: Iterable[Training], *, gpus: int) -> str:
+    """Hours of each training and of all."""
+    rows, several = [], list(found)
+    seeds = len({each.run for each in several}) < len(several)
+    for each in several:
+        name = f"{each.run}, seed {each.seed}" if seeds else each.run
+        rows.append([name, f"{each.updates:,}", *_sums([each], gpus)])
+    rows.append(["together", f"{sum(each.updates for each in several):,}", *_sums(several, gpus)])
+    return table(["run", "updates", "EFLOP", "hours", "GPU-hours"], rows)
+
+
+def _sums(found: list[Training], gpus: int) -> list[str]:
+    hours = sum(each.hours for each in found)
+    flop = sum(each.flop for each in found)
+    return [f"{flop / 1e18:.3g}", f"{hours:.3g}", f"{hours * gpus:.3g}"]
+
+
+def scaling_table(params: Params, *, clips_per_s: float, gpus: Iterable[int] = GPUS) -> str:
+    """The run ``base`` on more and more GPUs that share its batch, from the rate of one.
+
+    An all-reduce sends 2 (n - 1) / n of the gradient from each of n GPUs (ring). The hours are of
+    the computation alone; the exchange comes on top as far as it is not hidden behind it.
+    """
+    run, num_mels = budget.base(params), params.logmel.num_mels
+    batch, micro = run.pretrain.batch_size, run.pretrain.micro_batch_size
+    gradient, crop = memory.gradient_bytes(run, num_mels), memory.crop_bytes(run, num_mels)
+    rows = []
+    for n in gpus:
+        share = batch / n
+        found = budget.trainings(params, clips_per_s=clips_per_s, gpus=n)
+        hours = next(each.hours for each in found if each.run == budget.base_name(params))
+        exchange = [f"{2 * (n - 1) / n * gradient / link * 1e3:.3g}" for link in LINKS.values()]
+        rows.append(
+            [
+                str(n),
+                f"{share:g}",
+                f"{-(-share // (micro or share)):g}",
+                f"{share / clips_per_s * 1e3:.3g}",
+                *exchange,
+                f"{n * clips_per_s * crop / 1e6:,.0f}",
+                f"{hours:.3g}",
+            ]
+        )
+    header = ["GPUs", "clips per GPU", "micro-batches", "computing (ms)"]
+    header += [f"all-reduce at {link} (ms)" for link in LINKS]
+    return table([*header, "store (MB/s)", "hours"], rows)
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """Markdown, aligned: the first column to the left, numbers to the right."""
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    lines = [
+        [
+            cell.ljust(w) if not i else cell.rjust(w)
+            for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        ]
+        for row in [header, rule, *rows]
+    ]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def amount(size: float) -> str:
+    """Bytes in the unit that people would take, three digits long."""
+    unit, factor = next(
+        (each for each in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)) if size >= each[1]), ("kB", 1e3)
+    )
+    return f"{size / factor:.3g} {unit}"
+
+
+def rate(params: Params, *, given: float | None, again: bool) -> tuple[float, str]:
+    """Clips per second of one device, and where the number comes from.
+
+    Args: given: by the user; again: measure even if an earlier run did.
+    """
+    if given is not None:
+        return given, "given"
+    run, folder = budget.base(params), config.bulk(params)
+    known = None if again else throughput.recall(folder, run)
+    if known is None:
+        known = throughput.measure(run, num_mels=params.logmel.num_mels)
+        throughput.remember(folder, run, known)
+    source = {"run": "measured by an earlier run", "trial": "measured in a trial"}[known.source]
+    return known.clips_per_s, f"{source} on {throughput.device_name()}"
+
+
+def main() -> None:
+    """Prints the costs of the profile in ``params.yaml``."""
+    parser = argparse.ArgumentParser("python -m matpac.cost", description=main.__doc__)
+    parser.add_argument("--throughput", type=float, help="clips per second of one device")
+    parser.add_argument("--measure", action="store_true", help="measure it, whatever is known")
+    parser.add_argument("--gpus", type=int, default=1, help="devices that share the batch")
+    given = parser.parse_args()
+    params = config.load()
+    run, num_mels = budget.base(params), params.logmel.num_mels
+    clips_per_s, source = rate(params, given=given.throughput, again=given.measure)
+    found = budget.trainings(params, clips_per_s=clips_per_s, gpus=given.gpus)
+    epoch = budget.epoch(params, run.model.crop_frames)
+    disk = budget.disk(params)
+    lines = [
+        f"profile {params.profile}, run {budget.base_name(params)}, one clip:",
+        parts_table(run, num_mels),
+        *memory_lines(run, num_mels),
+        "",
+        f"{given.gpus} x {clips_per_s:,.4g} clips/s ({source}); an epoch of {epoch.clips:,} clips"
+        + (" (assumed: a corpus is not there yet)" if epoch.assumed else ""),
+        runs_table(found, gpus=given.gpus),
+        "",
+        "one batch on several GPUs, each at that rate (calculated):",
+        scaling_table(params, clips_per_s=clips_per_s),
+        "",
+        "disk: " + ", ".join(f"{name} {amount(size)}" for name, size in disk.items()),
+    ]
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
