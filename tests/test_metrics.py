@@ -1,8 +1,13 @@
-"""Accuracy and mAP by hand, then against scikit-learn with ties, masks and empty classes."""
+"""Accuracy and mAP: by hand, then against scikit-learn and torchmetrics, with ties and masks."""
 
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score
+import torch
+from sklearn.metrics import accuracy_score, average_precision_score
+from torchmetrics.functional.classification import (
+    multiclass_accuracy,
+    multilabel_average_precision,
+)
 
 from matpac.metrics import accuracy, average_precision, mean_average_precision
 
@@ -51,15 +56,22 @@ def test_masked_cells_and_classes_without_positives_leave_the_mean() -> None:
     assert mean_average_precision(logits, targets) == (0.75, 2)
 
 
-def test_equals_scikit_learn_with_ties_and_masks() -> None:
+def masked_task() -> tuple[np.ndarray, np.ndarray]:
+    """Many ties; half of the cells masked; class 3 without a positive, class 7 never observed."""
     rng = np.random.default_rng(0)
-    logits = np.round(rng.normal(size=(400, 12)), 1)  # one decimal: many ties
+    logits = np.round(rng.normal(size=(400, 12)), 1)
     targets = (rng.random((400, 12)) < 0.2).astype(float)
     targets[rng.random((400, 12)) < 0.5] = NAN
     targets[:, 3] = np.where(np.isnan(targets[:, 3]), NAN, 0.0)
+    targets[:, 7] = NAN
+    return logits, targets
+
+
+def test_equals_scikit_learn_with_ties_and_masks() -> None:
+    logits, targets = masked_task()
     ours = average_precision(logits, targets)
-    assert np.isnan(ours[3])
-    for c in set(range(12)) - {3}:
+    assert np.flatnonzero(np.isnan(ours)).tolist() == [3, 7]
+    for c in set(range(12)) - {3, 7}:
         rows = ~np.isnan(targets[:, c])
         theirs = average_precision_score(targets[rows, c], logits[rows, c])
         # The documented equivalent: the mask as sample weight.
@@ -68,6 +80,38 @@ def test_equals_scikit_learn_with_ties_and_masks() -> None:
         )
         assert ours[c] == pytest.approx(theirs, abs=1e-12)
         assert ours[c] == pytest.approx(weighted, abs=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:No positive samples")
+def test_equals_torchmetrics_with_ties_and_masks() -> None:
+    logits, targets = masked_task()
+    logits, targets = (np.delete(each, 7, axis=1) for each in (logits, targets))  # it would raise
+    ours = average_precision(logits, targets)
+    theirs = multilabel_average_precision(
+        torch.from_numpy(logits),
+        torch.from_numpy(np.nan_to_num(targets, nan=-1)).long(),
+        num_labels=11,
+        average=None,
+        ignore_index=-1,
+    ).numpy()
+    some = np.delete(np.arange(11), 3)
+    # It computes in float32, after a sigmoid that keeps the order of logits one decimal apart.
+    np.testing.assert_allclose(ours[some], theirs[some], rtol=0, atol=1e-6)
+    assert theirs[3] == 0, "the empty class, which would pull its mean down"
+    macro = mean_average_precision(logits, targets)
+    assert macro == pytest.approx((theirs[some].mean(), 10), abs=1e-6)
+
+
+def test_accuracy_equals_scikit_learn_and_torchmetrics() -> None:
+    rng = np.random.default_rng(1)
+    logits = np.round(rng.normal(size=(500, 11)), 1)  # some rows have two largest
+    labels = rng.integers(0, 10, 500)  # NSynth's test part: an output that no clip has
+    ours = accuracy(logits, labels)
+    assert ours == pytest.approx(accuracy_score(labels, logits.argmax(axis=1)), abs=1e-12)
+    theirs = multiclass_accuracy(
+        torch.from_numpy(logits), torch.from_numpy(labels), num_classes=11, average="micro"
+    )
+    assert ours == pytest.approx(theirs.item(), abs=1e-7)
 
 
 def test_all_positive_class_is_one_whatever_the_logits() -> None:
