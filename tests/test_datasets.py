@@ -309,7 +309,7 @@ def test_a_file_under_two_spellings_of_its_name_is_a_duplicate(four_files: Path)
     assert manifest["path"].tolist() == located
     again = "duplicate row: the file is already in the table"
     assert manifest["excluded"].tolist() == ["blank file name", *["", again] * 3, ""]
-    assert manifest["clip"].tolist()[:3] == ["(line 9)", "a.wav (line 2)", "./a.wav (line 3)"]
+    assert manifest["clip"].tolist()[:3] == ["(line 9)", "a.wav", "./a.wav (line 3)"]
     assert manifest["clip"].is_unique
 
 

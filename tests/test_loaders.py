@@ -1,5 +1,7 @@
 """Each data set of Table I in miniature, in its exact layout: fetch, log-mel, probe; every trap."""
 
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,8 @@ from matpac.workers import Workers
 import layouts
 import smoke
 
+ESC10 = Path(__file__).parents[2] / "shared/datasets/esc10"
+
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -32,9 +36,11 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def parameters(dataset: dict[str, Any], **logmel: Any) -> config.Params:
+def parameters(
+    dataset: dict[str, Any], *, downloads: dict[str, Any] | None = None, **logmel: Any
+) -> config.Params:
     """The smoke parameters with one data set, "mini", that is corpus and task."""
-    sections = smoke.sections()
+    sections = smoke.sections() | {"downloads": downloads or {}}
     sections |= {"datasets": {"mini": dataset}, "corpora": {"mini": 1.0}, "tasks": ["mini"]}
     sections["logmel"] |= logmel
     sections["probe"] |= {"epochs": 60, "learning_rate": 0.02, "repeats": 1}
@@ -435,6 +441,64 @@ def test_whole_gtzan_and_esc50_pass_and_a_lost_file_is_named(root: Path) -> None
     ]
 
 
+def esc10_as_esc50(folder: Path, *, rest: int) -> Path:
+    """ESC-10 in ESC-50's layout, with ``rest`` clips of 40 other classes in the table alone."""
+    home = folder / "ESC-50-master"
+    (home / "meta").mkdir(parents=True)
+    (home / "audio").symlink_to(ESC10 / "audio")
+    table = pd.read_csv(ESC10 / "meta/esc10.csv", dtype=str)
+    other = [
+        [f"{1 + i % 5}-{i}-A-{100 + i % 40}.ogg", str(1 + i % 5), "", f"other {i % 40}", "", i, "A"]
+        for i in range(rest)
+    ]
+    table = pd.concat([pd.DataFrame(other, columns=table.columns), table])
+    table = table.sort_values("filename", ascending=False)
+    table.to_csv(home / esc50.MARKER, index=False)
+    return folder
+
+
+@pytest.mark.parametrize("rest", [0, 1600])
+def test_esc50_says_that_only_esc10_is_there(root: Path, rest: int) -> None:
+    if not ESC10.exists():
+        pytest.skip("ESC-10 is not on this machine")
+    home = esc10_as_esc50(root / "data", rest=rest)
+    with pytest.raises(ValueError) as error:
+        fetch(parameters({"source": "esc50", "path": str(home)}))
+    first, *lines = str(error.value).splitlines()
+    assert first.startswith(f"mini: {home}/ESC-50-master is not the whole data set (datasets.mini.")
+    listed = 80 + rest // 5
+    assert lines[:6] == [
+        *(f"  fold {fold}: 400 clips expected, {listed} in its tables, 80 of these on the disk"
+          for fold in range(1, 6)),
+        "  50 classes expected, 10 found",
+    ]  # fmt: skip
+    assert len(lines) == (7 if rest else 6)
+    assert not rest or re.match(r"  1600 files are missing: audio/5-\S+, .* 1580 more$", lines[6])
+
+
+@pytest.mark.slow
+def test_esc10_has_the_same_scores_by_either_route(root: Path) -> None:
+    """As a part of ESC-50 and as a folder with a CSV, whose rows have another order."""
+    if not ESC10.exists():
+        pytest.skip("ESC-10 is not on this machine")
+    folder = {"source": "folder", "audio": str(ESC10 / "audio")}
+    folder |= {"csv": str(ESC10 / "meta/esc10.csv"), "labels": "category", "kind": "multiclass"}
+    folder |= {"fold": "fold", "group": "src_file"}
+    both = []
+    for dataset in (part_of("esc50", esc10_as_esc50(root / "data", rest=1600)), folder):
+        params = parameters(dataset)
+        fetch(params)
+        preprocess(params)
+        manifest, info = datasets.load(params, "mini")
+        both.append((manifest, info["classes"], probe("logmel", params)))
+    (ours, classes, scores), (theirs, same_classes, same_scores) = both
+    pd.testing.assert_frame_equal(scores, same_scores, check_exact=True)
+    assert classes == same_classes and len(classes) == 10 and len(scores) == 5
+    columns = ["clip", "fold", "group", "label", "sha256", "duration_s"]
+    pd.testing.assert_frame_equal(ours[columns], theirs[columns], check_dtype=False)
+    assert 0.5 < scores["score"].mean() < 1.0  # ten classes
+
+
 def test_a_part_without_a_task_and_an_empty_folder_are_told(root: Path) -> None:
     home = layouts.nsynth(root / "data")
     for path in home.glob("nsynth-test/audio/*"):
@@ -445,6 +509,22 @@ def test_a_part_without_a_task_and_an_empty_folder_are_told(root: Path) -> None:
         (root / "empty" / name).mkdir(parents=True)
         with pytest.raises(FileNotFoundError, match=f"mini: .*/{name}: no .* in it, or in a fold"):
             fetched(name, root / "empty" / name)
+
+
+def test_a_data_set_without_a_path_is_downloaded_once(root: Path) -> None:
+    """From a mirror that is a folder, with the archive as the host builds it."""
+    home = layouts.esc50(root / "data")
+    shutil.make_archive(root / "mirror/esc50/ESC-50-master", "zip", home)
+    shutil.rmtree(home)
+    dataset = {"source": "esc50", "path": None, "subset": True}
+    params = parameters(dataset, downloads={"mirror": str(root / "mirror"), "keep_archives": True})
+    with pytest.warns(UserWarning, match="ESC-50-master.zip"):
+        info = fetch(params)["mini"]
+    assert (info["folds"], info["audio"]) == ([6] * 5, "downloads/esc50")
+    (root / "mirror/esc50/ESC-50-master.zip").unlink()
+    assert fetch(params)["mini"] == info
+    preprocess(params)
+    assert len(probe("logmel", params)) == 5
 
 
 def test_parameters_name_data_sets_of_table_1(root: Path) -> None:
