@@ -36,6 +36,8 @@ KINDS = {None: ("unlabelled", None), "multiclass": ("multiclass", "accuracy")} |
 SPLITS = ("train", "valid", "test")
 STORED = ("clip", "path", "start_s", "duration_s", "sha256", "excluded")
 """Columns that decide a log-mel store: labels and splits may change without touching it."""
+ROWS_AT_A_TIME = 1 << 16
+"""Rows hashed at a time: hashing needs more memory than the table."""
 LISTED = 1000
 """Excluded clips named in the JSON; the table names all."""
 SHOWN = 20
@@ -60,8 +62,10 @@ def audio_folder(params: config.LogmelParams, name: str) -> Path:
     return Path(commonpath(folders))
 
 
-def load(params: config.Common, name: str) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """The manifest and information of a data set.
+def load(
+    params: config.Common, name: str, *, columns: Sequence[str] | None = None
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The manifest, or some of its columns, and the information of a data set.
 
     Raises: FileNotFoundError naming the stage to run.
     """
@@ -70,7 +74,7 @@ def load(params: config.Common, name: str) -> tuple[pd.DataFrame, dict[str, Any]
     for path in paths:
         if not path.exists():
             raise FileNotFoundError(f"{path}: run `dvc repro -f fetch@{params.profile}`")
-    return pd.read_parquet(paths[0]), files.read_json(paths[1])
+    return pd.read_parquet(paths[0], columns=columns), files.read_json(paths[1])
 
 
 def save(folder: Path, manifest: pd.DataFrame, info: dict[str, Any]) -> None:
@@ -81,8 +85,11 @@ def save(folder: Path, manifest: pd.DataFrame, info: dict[str, Any]) -> None:
 
 def content_hash(manifest: pd.DataFrame) -> str:
     """Checksum of what decides a log-mel store: the `STORED` columns and the order of rows."""
-    hashes = pd.util.hash_pandas_object(manifest[list(STORED)], index=False)
-    return hashlib.sha256(hashes.to_numpy().tobytes()).hexdigest()
+    digest = hashlib.sha256()
+    for first in range(0, len(manifest), ROWS_AT_A_TIME):
+        rows = manifest.iloc[first : first + ROWS_AT_A_TIME][list(STORED)]
+        digest.update(pd.util.hash_pandas_object(rows, index=False).to_numpy().tobytes())
+    return digest.hexdigest()
 
 
 def summarise(manifest: pd.DataFrame, info: dict[str, Any]) -> dict[str, Any]:

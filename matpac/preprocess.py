@@ -36,7 +36,7 @@ def preprocess(params: config.LogmelParams | dict[str, Any]) -> dict[str, Any]:
     processes = Workers.of(params, preload="matpac.shards", fewest=FEWEST_CLIPS, audio=audio)
     with processes as workers:
         for name in datasets.names(params):
-            manifest, _ = datasets.load(params, name)
+            manifest, _ = datasets.load(params, name, columns=datasets.STORED)
             index, made = stores.build(
                 manifest,
                 datasets.audio_folder(params, name),
