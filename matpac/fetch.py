@@ -93,13 +93,11 @@ def _download(name: str, folder: Path, downloads: config.DownloadsConfig) -> Non
     """Unpacks a data set of Table I below ``folder``, unless it is there."""
     from matpac.download import obtain  # only who downloads needs its packages
 
-    obtain(
-        name,
-        given=None,
-        folder=folder,
-        mirror=downloads.mirror,
-        keep_archives=downloads.keep_archives,
-    )
+    mirror = downloads.mirror
+    if mirror is not None and "://" not in mirror:
+        mirror = str(config.expand(mirror))
+    keep = downloads.keep_archives
+    obtain(name, given=None, folder=folder, mirror=mirror, keep_archives=keep)
 
 
 def embedded_manifest(

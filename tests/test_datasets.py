@@ -13,7 +13,7 @@ import matpac
 from matpac import audio, audit, checks, config, datasets, files, mp3
 from matpac.fetch import fetch
 from matpac.folders import folder_manifest, plain_manifest
-from matpac.tables import read_table
+from matpac.tables import read_rows, read_table
 from matpac.workers import Workers
 
 ESC10 = Path(__file__).parents[2] / "shared/datasets/esc10"
@@ -371,6 +371,34 @@ def test_unfit_csv_gives_one_clear_error(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         manifest_of(four_files, text, **columns)
+
+
+def test_what_a_folder_without_a_csv_cannot_have() -> None:
+    folder = {"source": "folder", "audio": ["a", "b"]}
+    assert config.FolderDataset(**folder).places == [("audio", "a"), ("audio", "b")]
+    for given, message in (
+        ({"csv": "c"}, "several audio folders with a csv, allowed: one folder, or no csv"),
+        ({"audio": []}, "at least 1 item"),
+        (
+            {"labels": "x", "kind": "multiclass", "fold": "y"},
+            "labels, kind, fold given without csv, the table that has columns",
+        ),
+    ):
+        with pytest.raises(ValueError, match=message):
+            config.FolderDataset(**folder | given)
+
+
+def test_tables_without_a_first_line_of_names(tmp_path: Path) -> None:
+    path = tmp_path / "vocabulary.csv"
+    path.write_text("0,Dog,/m/0\n\n1, Rain ,/m/1\n")
+    table = read_rows(path, ["index", "label", "mid"])
+    assert table.to_numpy().tolist() == [["0", "Dog", "/m/0"], ["1", "Rain", "/m/1"]]
+    assert read_table(path).columns.tolist() == ["0", "Dog", "/m/0"]
+    with pytest.raises(ValueError, match=r"line 1: got 3 cells, allowed: 2 \(index, label\)"):
+        read_rows(path, ["index", "label"])
+    path.write_text("\n")
+    with pytest.raises(ValueError, match=r"vocabulary\.csv: no rows"):
+        read_rows(path, ["index"])
 
 
 def test_missing_csv_and_audio_folder(tmp_path: Path) -> None:

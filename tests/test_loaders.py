@@ -263,11 +263,11 @@ def test_the_mtt_tags_are_compared_as_a_set() -> None:
     given = pd.DataFrame(np.arange(4)[:, None] < counts, columns=names)
     assert mtt._unlike_the_whole(given) == []
     assert mtt._unlike_the_whole(given[sorted(names)]) == []  # whatever their order
-    given.loc[:, "rare tag"] = True
+    given.loc[:, ["rare tag", "tag 1"]] = True
     assert mtt._unlike_the_whole(given.drop(columns="tag 0")) == [
         "187 tags, expected 188",
-        "the 50 most frequent tags are others than in the literature: 'rare tag' occur more often "
-        "than 'guitar'",
+        "the 50 most frequent tags are others than in the literature: 'rare tag', 'tag 1' occur "
+        "more often than 'guitar'",
     ]
 
 
@@ -525,6 +525,13 @@ def test_a_data_set_without_a_path_is_downloaded_once(root: Path) -> None:
     assert fetch(params)["mini"] == info
     preprocess(params)
     assert len(probe("logmel", params)) == 5
+
+
+def test_the_paper_profile_names_them_all() -> None:
+    params = config.load(Path(__file__).parents[1] / "params.paper.yaml")
+    assert params.tasks == list(TABLE1)
+    for name in TABLE1:
+        assert params.datasets[name].source == name and not params.datasets[name].subset
 
 
 def test_parameters_name_data_sets_of_table_1(root: Path) -> None:

@@ -63,7 +63,8 @@ def _unlike_the_whole(given: pd.DataFrame) -> list[str]:
     if len(more := others[others > rarest]):
         problems.append(
             f"the {len(CLASSES)} most frequent tags are others than in the literature: "
-            f"{', '.join(map(repr, more.index))} occur more often than {counts[CLASSES].idxmin()!r}"
+            f"{', '.join(map(repr, more.index[:5]))} occur more often than "
+            f"{counts[CLASSES].idxmin()!r}"
         )
     return problems
 
