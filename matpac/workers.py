@@ -134,7 +134,7 @@ class Workers:
             context = multiprocessing.get_context("spawn")
         else:
             context = multiprocessing.get_context("forkserver")
-            context.set_forkserver_preload(["__main__", self.preload])
+            context.set_forkserver_preload(["__main__", __name__, self.preload])
         return self._opened(
             ProcessPoolExecutor(self.count, mp_context=context, initializer=_follow_the_parent)
         )
