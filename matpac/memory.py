@@ -115,8 +115,9 @@ class _Block(NamedTuple):
 def _block(tokens: int, wanted: int, width: int, mlp_ratio: float, narrow: int) -> _Block:
     """Of a `matpac.encoder.Block`."""
     entering = tokens * width * FLOAT
-    # What the norm gives, keys and values; queries, and what they have mixed.
-    attention = (3 * tokens + 2 * wanted) * width * narrow
+    # What the norm gives, keys and values; queries, and what they have mixed; a part is a copy.
+    copied = wanted if wanted < tokens else 0
+    attention = (3 * tokens + 2 * wanted + copied) * width * narrow
     # What enters the norm and leaves it; what enters and leaves GELU.
     mlp = wanted * (width * (FLOAT + narrow) + 2 * int(width * mlp_ratio) * narrow)
     return _Block(entering + attention + mlp, entering)
@@ -124,6 +125,7 @@ def _block(tokens: int, wanted: int, width: int, mlp_ratio: float, narrow: int) 
 
 def _head_and_losses(masked: int, model: ModelConfig, narrow: int) -> int:
     """The latents, what enters and leaves the head's two GELUs and its norm; distributions."""
-    head = model.encoder_width + 4 * model.head_hidden + 2 * model.head_bottleneck
+    cast = model.encoder_width if narrow < FLOAT else 0  # else the head's input is the loss's
+    head = cast + 4 * model.head_hidden + 2 * model.head_bottleneck
     losses = 2 * model.num_prototypes + 2 * model.encoder_width
     return masked * (head * narrow + losses * FLOAT)
