@@ -59,7 +59,7 @@ def build(
     for other in folder.parent.glob(f"{folder.name}.building*"):
         if other != building:
             shutil.rmtree(other, ignore_errors=True)
-    _remove_temporaries(building)
+    files.remove_temporaries(building)
     (building / "parts").mkdir(parents=True, exist_ok=True)
     shards = plan_shards(manifest, front_end, shard_bytes)
     _write_missing(manifest, shards, building, audio_folder, front_end, workers)
@@ -213,10 +213,4 @@ def _tidy(folder: Path) -> None:
     """Removes what building left within and beside a finished store."""
     for path in [folder / "parts", *folder.parent.glob(f"{folder.name}.*")]:
         shutil.rmtree(path, ignore_errors=True)
-    _remove_temporaries(folder)
-
-
-def _remove_temporaries(folder: Path) -> None:
-    """Removes files that killed workers did not finish; of a cluster's, some may still try to."""
-    for path in folder.glob(".*.tmp"):
-        path.unlink(missing_ok=True)
+    files.remove_temporaries(folder)  # of a cluster's lost worker, which may still be at it
