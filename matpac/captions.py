@@ -49,6 +49,7 @@ class Provenance:
         parameters: short hash of the complete parameters.
         steps: updates of the base run; runs with another number are marked with a dagger.
         miniature: whether the tasks are miniatures of the paper's, made on this machine.
+        incomplete: tasks that have only a part of their data set's clips, in words.
     """
 
     profile: str
@@ -56,11 +57,13 @@ class Provenance:
     parameters: str
     steps: int | None = None
     miniature: bool = True
+    incomplete: str = ""
 
     @property
     def line(self) -> str:
         """One line that stands under every table and figure."""
-        return f"Profile {self.profile}; corpus: {self.corpus}; parameters {self.parameters}."
+        line = f"Profile {self.profile}; corpus: {self.corpus}; parameters {self.parameters}."
+        return f"{line} Not the whole data set: {self.incomplete}." if self.incomplete else line
 
     @property
     def warning(self) -> str:

@@ -38,6 +38,7 @@ def figures(params: FiguresParams | dict[str, Any]) -> list[Path]:
         params,
         steps=steps,
         miniature=all(info["source"] == "embedded" for info in infos.values()),
+        incomplete=parts_of_tasks(infos),
     )
     scores = pd.concat([read_scores(params, row.encoder) for row in rows], ignore_index=True)
     write_tables(scores, infos, rows, provenance, out)
@@ -125,7 +126,9 @@ def pretraining(params: FiguresParams) -> dict[str, Any]:
     return files.read_json(path)
 
 
-def make_provenance(params: FiguresParams, *, steps: int, miniature: bool) -> Provenance:
+def make_provenance(
+    params: FiguresParams, *, steps: int, miniature: bool, incomplete: str = ""
+) -> Provenance:
     """Profile, corpora with their sizes, and a hash of every parameter behind the results."""
     hop_s = 0.001 * pretraining(params)["front_end"]["hop_ms"]
     described = [
@@ -139,4 +142,14 @@ def make_provenance(params: FiguresParams, *, steps: int, miniature: bool) -> Pr
         parameters=config.digest(config.deciding(params.model_dump(exclude={"storage"})))[:8],
         steps=steps,
         miniature=miniature,
+        incomplete=incomplete,
+    )
+
+
+def parts_of_tasks(infos: dict[str, dict[str, Any]]) -> str:
+    """Tasks that have fewer clips than their official data sets, in words."""
+    return ", ".join(
+        f"{task} ({info['num_clips']:,} of {info['official_clips']:,} clips)"
+        for task, info in infos.items()
+        if info["num_clips"] + info["num_excluded"] < info.get("official_clips", 0)
     )

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
-from matpac import config, datasets
+from matpac import captions, config, datasets, figures
 from matpac.dataset_sections import OFFICIAL
 from matpac.fetch import fetch
 from matpac.loaders import LOADERS, esc50, fsd50k, gtzan, layout, mtt, nsynth, openmic, us8k
@@ -525,6 +526,40 @@ def test_a_data_set_without_a_path_is_downloaded_once(root: Path) -> None:
     assert fetch(params)["mini"] == info
     preprocess(params)
     assert len(probe("logmel", params)) == 5
+
+
+def test_tables_say_that_a_task_has_only_a_part_of_its_clips(root: Path) -> None:
+    _, info = fetched("esc50", layouts.esc50(root / "data"))
+    part = figures.parts_of_tasks({"esc50": info, "mine": {"num_clips": 3, "num_excluded": 0}})
+    assert part == "esc50 (30 of 2,000 clips)"
+    whole = dict(info, num_clips=1999, num_excluded=1)
+    assert figures.parts_of_tasks({"esc50": whole}) == ""
+    provenance = captions.Provenance("paper", "AudioSet", "1234", incomplete=part)
+    assert provenance.line.endswith("parameters 1234. Not the whole data set: " + part + ".")
+
+
+PAGES = Path(__file__).parents[1] / "docs/datasets"
+
+
+@pytest.mark.parametrize("source", OFFICIAL)
+def test_each_has_a_page_with_its_sizes_and_how_to_use_it(source: str) -> None:
+    text = (PAGES / f"{source}.md").read_text()
+    sizes = set(layout.CLIPS[source].values()) | {sum(layout.CLIPS[source].values())}
+    assert all(re.search(rf"(?<![\d,]){size:,}(?!,?\d)", text) for size in sizes)
+    (snippet,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    sections = smoke.sections() | yaml.safe_load(snippet) | {"corpora": {source: 1.0}}
+    assert config.parse(config.Params, sections).datasets[source].source == source
+
+
+def test_the_pages_can_be_followed() -> None:
+    for page in PAGES.glob("*.md"):
+        for link in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+            assert link.startswith("http") or (PAGES / link).exists(), (page.name, link)
+    snippets = re.findall(r"```yaml\n(.*?)```", (PAGES / "README.md").read_text(), re.DOTALL)
+    birds = yaml.safe_load(snippets[1])["datasets"]
+    for snippet in (yaml.safe_load(text) for text in snippets):
+        sections = smoke.sections() | {"corpora": {"birds": 1.0}, "tasks": ["birds"]} | snippet
+        config.parse(config.Params, sections | {"datasets": birds | snippet["datasets"]})
 
 
 def test_the_paper_profile_names_them_all() -> None:
