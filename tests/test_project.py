@@ -103,7 +103,7 @@ UNTRACKED = {
     # An encoder's own parameters: through its file.
     "probe": {"storage", "profile", "model", "objective", "pretrain", "runs", "encoders"},
     "probe_only": {"storage", "profile", "objective", "runs"},
-    "figures": {"storage"},
+    "figures": {"storage", "downloads"},
 }
 
 
