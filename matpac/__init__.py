@@ -75,6 +75,7 @@ In reading order; a module imports only from modules above it (a test holds it t
     fitting       one stack of linear probes trained
     linear        linear probes, many at once
     probe         STAGE probe: scores of an encoder on every task
+    probe_study   what learning rate, standardisation and epochs do to the probes
     statistics    means and confidence intervals
     paper         the values that the paper reports
     typeset       a table as Markdown, LaTeX and CSV
