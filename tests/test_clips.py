@@ -1,7 +1,6 @@
 """Log-mel stores: what comes out is what went in, whatever the workers and interruptions."""
 
 import pickle
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,60 +10,17 @@ import pytest
 import soundfile
 import torch
 
-from matpac import config, logmel, shards, stores
+from matpac import config, logmel, shards
 from matpac.clips import Store, verify
 from matpac.fetch import fetch
 from matpac.preprocess import preprocess, statistics
-from matpac.workers import Workers
 
-FRONT_END = {"sample_rate": 16000, "window_ms": 25.0, "hop_ms": 10.0, "num_mels": 80}
-FRONT_END |= {"fmin_hz": 50.0, "fmax_hz": 8000.0}
-LENGTHS_S = {"a": 1.0, "b": 0.3, "c": 0.025, "d": 0.5}
-
-
-@dataclass
-class Corpus:
-    """A folder of noise, and the manifest of it."""
-
-    folder: Path
-    manifest: pd.DataFrame
-
-    def build(self, store: Path, *, workers: Workers | None = None, **options: Any) -> tuple:
-        options = {"front_end": FRONT_END, "shard_bytes": 10**8, "max_bad_fraction": 0.5} | options
-        workers = workers or Workers(1, preload="matpac.shards")
-        return stores.build(self.manifest, self.folder, store, workers=workers, **options)
-
-
-def make_corpus(folder: Path, lengths_s: dict[str, float]) -> Corpus:
-    folder.mkdir(parents=True)
-    rng = np.random.default_rng(3)
-    for name, length_s in lengths_s.items():
-        wave = rng.uniform(-0.5, 0.5, round(16000 * length_s))
-        soundfile.write(folder / f"{name}.wav", wave, 16000)
-    columns = {"clip": list(lengths_s), "path": [f"{name}.wav" for name in lengths_s]}
-    columns |= {"start_s": 0.0, "duration_s": list(lengths_s.values())}
-    columns |= {"sha256": list(lengths_s), "excluded": ""}
-    return Corpus(folder, pd.DataFrame(columns))
-
-
-def expected(path: Path) -> np.ndarray:
-    samples, _ = soundfile.read(path, dtype="float32")
-    return logmel.log_mel(torch.from_numpy(samples)).T.numpy()  # (T, F)
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+from noise import FRONT_END, LENGTHS_S, Corpus, content, expected, make_corpus
 
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> Corpus:
     return make_corpus(tmp_path / "audio", LENGTHS_S)
-
-
-@pytest.fixture
-def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A shard for every 0.1 MB, so that little audio fills several."""
-    monkeypatch.setattr(shards, "SMALLEST_SHARD", 20_000)
 
 
 @pytest.fixture
@@ -138,67 +94,6 @@ def test_long_clip_is_computed_in_blocks(
     np.testing.assert_allclose(
         Store(store_folder).clip(0), expected(corpus.folder / "a.wav"), rtol=2e-3
     )
-
-
-@pytest.mark.usefixtures("small_shards")
-def test_same_bytes_for_any_number_of_workers(tmp_path: Path) -> None:
-    corpus = make_corpus(tmp_path / "audio", {f"{i}": 0.2 + 0.01 * i for i in range(24)})
-    one, two, threads = (tmp_path / f"{name}/logmel/noise" for name in ("one", "two", "threads"))
-    corpus.build(one)
-    with Workers(2, preload="matpac.shards") as workers:
-        corpus.build(two, workers=workers)
-    with Workers(2, preload="matpac.shards", fewest=25) as workers:
-        corpus.build(threads, workers=workers)
-    assert len(content(one)) > 4
-    assert content(one) == content(two) == content(threads)
-
-
-@pytest.mark.usefixtures("small_shards")
-def test_interrupted_store_is_continued(
-    tmp_path: Path, corpus: Corpus, store_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = tmp_path / "whole/logmel/noise"
-    corpus.build(whole, shard_bytes=1000)
-    write, written = shards.write_shard, []
-
-    def until_third(job: shards.ShardJob) -> int:
-        if job.number == 2:
-            raise KeyboardInterrupt
-        return write(job)
-
-    def noting(job: shards.ShardJob) -> int:
-        written.append(job.number)
-        return write(job)
-
-    monkeypatch.setattr(stores, "write_shard", until_third)
-    with pytest.raises(KeyboardInterrupt):
-        corpus.build(store_folder, shard_bytes=1000)
-    with pytest.raises(FileNotFoundError, match=r"index\.json: missing; run `dvc repro -f logmel@"):
-        Store(store_folder)
-    monkeypatch.setattr(stores, "write_shard", noting)
-    corpus.build(store_folder, shard_bytes=1000)
-    assert written == [2, 3]
-    assert content(store_folder) == content(whole)
-
-
-@pytest.mark.usefixtures("small_shards")
-def test_killed_before_the_exchange(
-    corpus: Corpus, store_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def killed(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    corpus.build(store_folder)
-    before = content(store_folder)
-    corpus.manifest.loc[0, "sha256"] = "another file"
-    with monkeypatch.context() as patch:
-        patch.setattr(stores, "_swap", killed)
-        with pytest.raises(KeyboardInterrupt):
-            corpus.build(store_folder)
-    assert content(store_folder) == before
-    monkeypatch.setattr(stores, "write_shard", killed)  # nothing is left to compute
-    index, made = corpus.build(store_folder)
-    assert made and verify(store_folder, checksums=True) == index
 
 
 def test_audio_is_made_mono_and_resampled(corpus: Corpus, store_folder: Path) -> None:
