@@ -236,7 +236,7 @@ def esc50(folder: Path, *, per_fold: int = 2) -> Path:
                 lines.append([name, fold, target, category, esc10, recording, take])
                 tone(root / "audio" / name, [300 + 60 * target], rate=44100, subtype="PCM_16")
     header = ["filename", "fold", "target", "category", "esc10", "src_file", "take"]
-    rows(root / "meta" / "esc50.csv", [header, *sorted(lines)])
+    rows(root / "meta" / "esc50.csv", [header, *sorted(lines, reverse=True)])
     return folder
 
 

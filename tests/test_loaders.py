@@ -130,6 +130,16 @@ def test_openmic_reads_arrays_only_where_the_table_is_missing_and_never_pickles(
     np.testing.assert_array_equal(np.stack(openmic.read(home).clips["labels"]), from_table)
 
 
+def test_openmic_leaves_out_clips_that_nobody_was_asked_about(root: Path) -> None:
+    path = layouts.openmic(root / "data") / "openmic-2018" / openmic.TABLE
+    path.write_text(re.sub(r"000139_119040,.*\n", "", path.read_text()))
+    manifest, info = fetched("openmic", root / "data", max_bad_fraction=0.2)
+    assert info["excluded"] == [
+        {"clip": "000139_119040", "excluded": "blank label: no class is observed"}
+    ]
+    assert info["num_clips"] == len(manifest) - 1
+
+
 def test_openmic_refuses_other_classes_and_answers(root: Path) -> None:
     home = layouts.openmic(root / "data") / "openmic-2018"
     text = (home / openmic.TABLE).read_text()
@@ -321,6 +331,7 @@ def test_esc50(root: Path) -> None:
     row = manifest.loc["3-10030-A-10.wav"]
     assert (row["label"], row["fold"], row["group"]) == (2, 3, "10030")
     assert row["path"] == "ESC-50-master/audio/3-10030-A-10.wav"
+    assert manifest["path"].is_monotonic_increasing  # whatever the order of the table
     assert manifest.loc["3-10030-B-10.wav", "group"] == "10030"
 
 
