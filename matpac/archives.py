@@ -146,7 +146,8 @@ class _Place:
         """Counts bytes before they are written."""
         self.num_bytes += num_bytes
         if self.num_bytes > self.max_bytes:
-            raise UnsafeError(f"it unpacks to more than the {self.max_bytes / 1e9:.3f} GB allowed")
+            most = f"{self.max_bytes / 1e9:.3f} GB"
+            raise UnsafeError(f"it unpacks to more than {most}, the most that is expected or free")
 
     def count(self) -> None:
         """Counts a file or folder."""

@@ -95,7 +95,7 @@ class Download:
             address that is none, or leads in circles.
         """
         self.part.parent.mkdir(parents=True, exist_ok=True)
-        best, failures = self._size(), 0
+        best, failures = (self._size() if self._state(url) else 0), 0
         with requests.Session() as session:
             while True:
                 try:

@@ -16,6 +16,7 @@ class Host:
         etag: its version; "" sends none.
         script: what to do with the next requests, in order; then `serve`.
         asked: path, Range and If-Range of every request.
+        encodings: what encodings each accepts.
     """
 
     def __init__(self, content: bytes) -> None:
@@ -24,6 +25,7 @@ class Host:
         self.files: dict[str, bytes] = {}
         self.missing: set[str] = set()
         self.asked: list[tuple[str, str | None, str | None]] = []
+        self.encodings: list[str | None] = []
         self.over = threading.Event()
         self.address = ""
 
@@ -39,6 +41,7 @@ class Request(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.close_connection = True
         headers = self.headers
+        self.host.encodings.append(headers.get("Accept-Encoding"))
         self.host.asked.append((self.path, headers.get("Range"), headers.get("If-Range")))
         self.host.script.pop(0)(self) if self.host.script else serve(self)
 

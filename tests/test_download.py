@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import io
+import os
 import random
 import shutil
 import tarfile
@@ -226,11 +227,28 @@ def test_when_no_address_helps_it_says_what_to_do(host: Host, publish, tmp_path:
     assert host.asked[-1] == ("/one/a.tar.gz", None, None), "from the start"
 
 
+def test_a_host_with_another_file_is_left_at_once(
+    host: Host, publish, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    host.script = [hosts.answer(200, TAR + b"x")]
+    assert tree(obtain(tmp_path)) == AUDIO
+    assert f"the server announces {len(TAR) + 1} (" in capsys.readouterr().out
+
+
+def test_an_answer_without_end_or_length_is_not_taken(host: Host, publish, tmp_path: Path) -> None:
+    publish(single(published(host, "a.tar.gz", checksums=(), num_bytes=None, about_bytes=250_000)))
+    host.script = [hosts.chunked(), hosts.without_length]
+    with pytest.raises(FileNotFoundError) as caught:
+        obtain(tmp_path)
+    assert "one/a.tar.gz: more than the 500000 bytes expected" in str(caught.value)
+    assert "two/a.tar.gz: the server does not say how long the file is" in str(caught.value)
+
+
 def test_a_later_run_goes_on(
     host: Host, publish, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     host.script = [hosts.cut(400_000), *[hosts.cut(0)] * 2, hosts.answer(404)]
-    with pytest.raises(FileNotFoundError, match=r"silent after 3\d{5} bytes"):
+    with pytest.raises(FileNotFoundError, match=r"silent after [34]\d{5} bytes"):
         obtain(tmp_path)
     assert tree(tmp_path / "toy") == {}
     capsys.readouterr()
@@ -312,6 +330,17 @@ def test_an_archive_far_larger_than_its_estimate_is_refused(
     assert tree(obtain(tmp_path)) == AUDIO
 
 
+def test_an_archive_never_fills_the_disk(
+    host: Host, publish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody else filled it since it was found large enough."""
+    free = iter([10**9, 599_999])
+    monkeypatch.setattr(download, "_free", lambda _: next(free))
+    with pytest.raises(archives.UnsafeError, match=r"more than 0\.001 GB, .* expected or free"):
+        obtain(tmp_path)
+    assert tree(tmp_path / "toy") == {}
+
+
 def test_a_damaged_archive_that_nobody_can_check_is_fetched_anew(
     host: Host, publish, tmp_path: Path
 ) -> None:
@@ -341,7 +370,9 @@ def test_a_wrong_file_that_the_user_put_there_is_kept_aside(
     (folder / "a.tar.gz").write_bytes(wrong)
     assert tree(obtain(tmp_path)) == AUDIO
     assert (folder / "a.tar.gz.wrong").read_bytes() == wrong
-    assert "expected" in (text := capsys.readouterr().out) and "a.tar.gz.wrong" in text
+    text = capsys.readouterr().out
+    what = "md5" if len(wrong) == len(TAR) else f"{len(TAR)} bytes, got {len(wrong)};"
+    assert f"a.tar.gz: expected {what}" in text and "kept as a.tar.gz.wrong" in text
 
 
 def test_checksums_are_computed_once(
@@ -362,10 +393,24 @@ def test_checksums_are_computed_once(
         with pytest.raises(TypeError):
             obtain(tmp_path)
     assert computed == ["md5"]
-    (folder / "a.tar.gz").rename(folder / "b")
-    (folder / "b").rename(folder / "a.tar.gz")
     obtain(tmp_path)
     assert computed == ["md5"]
+    obtain(tmp_path / "other")
+    assert computed == ["md5"], "pooch has computed that of a download"
+
+
+def test_a_remembered_checksum_is_of_this_very_file(
+    host: Host, publish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as context:
+        context.setattr(archives, "unpack", None)
+        with pytest.raises(TypeError):
+            obtain(tmp_path)
+    changed = tmp_path / "toy/archives/a.tar.gz"
+    changed.write_bytes(TAR[:-1] + b"x")
+    os.utime(changed, ns=(1, 1))
+    assert tree(obtain(tmp_path)) == AUDIO
+    assert changed.with_name("a.tar.gz.wrong").exists()
 
 
 # -------------------------------------------------------------------------------------- mirrors

@@ -45,6 +45,7 @@ def fetch(host: Host, folder: Path, url: str | None = None, **known: object) -> 
 def test_a_good_host_is_asked_once(host: Host, tmp_path: Path) -> None:
     assert fetch(host, tmp_path) == CONTENT
     assert host.asked == [("/a.zip", None, None)]
+    assert host.encodings == ["identity"], "bytes are counted as they are in the file"
 
 
 def test_goes_on_where_the_connection_was_cut(host: Host, tmp_path: Path) -> None:
@@ -105,9 +106,10 @@ def test_a_host_that_ignores_range_sends_all_again(host: Host, tmp_path: Path) -
 )
 def test_a_wrong_content_range_is_not_joined(host: Host, tmp_path: Path, place: str | None) -> None:
     headers = {"Content_Range": place} if place else {}
-    host.script = [hosts.cut(300_000), hosts.answer(206, CONTENT[5:], **headers)]
+    wrong = hosts.answer(206, CONTENT[5:], **headers)
+    host.script = [hosts.cut(300_000), wrong, hosts.cut(300_000)]
     assert fetch(host, tmp_path) == CONTENT
-    assert host.ranges[2] is None, "its ranges are not asked for again"
+    assert host.ranges[2:] == [None, None], "its ranges are not asked for again"
 
 
 def test_a_206_for_the_whole_file_is_refused(host: Host, tmp_path: Path) -> None:
@@ -167,6 +169,14 @@ def test_bytes_of_another_address_are_not_continued(host: Host, tmp_path: Path) 
     assert (tmp_path / "a.zip.part").stat().st_size > 200_000, "kept: the other sent nothing"
     assert fetch(host, tmp_path, f"{host.address}/other") == CONTENT
     assert host.ranges == [None, None]
+
+
+def test_bytes_of_another_address_are_no_measure_of_progress(host: Host, tmp_path: Path) -> None:
+    host.script = [hosts.cut(300_000), hosts.answer(404), hosts.cut(200_000)]
+    with pytest.raises(RefusedError, match="404"):
+        fetch(host, tmp_path)
+    once = Patience(tries=1, first_wait_s=0.001)
+    assert fetch(host, tmp_path, f"{host.address}/other", patience=once) == CONTENT
 
 
 @pytest.mark.parametrize("status", [429, 503])
@@ -273,10 +283,21 @@ def test_an_end_that_may_be_a_cut_is_refused_unless_something_tells(
     assert fetch(host, tmp_path, checked=False) == CONTENT
 
 
+def test_a_known_size_tells_an_end_from_a_cut(host: Host, tmp_path: Path) -> None:
+    def cut_without_length(request: hosts.Request) -> None:
+        request.head(200)
+        request.wfile.write(CONTENT[:300_000])
+
+    host.script = [cut_without_length]
+    assert fetch(host, tmp_path) == CONTENT
+    assert host.ranges == [None, "bytes=300000-"]
+
+
 def test_content_encoding_is_left_alone(host: Host, tmp_path: Path) -> None:
     """Some servers announce a .tar.gz as a tar that is gzip-encoded on the way."""
     host.script = [hosts.answer(200, CONTENT, Content_Encoding="gzip")]
     assert fetch(host, tmp_path) == CONTENT
+    assert len(host.asked) == 1
 
 
 def test_a_whole_part_is_not_downloaded_again(host: Host, tmp_path: Path) -> None:
