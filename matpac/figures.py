@@ -15,20 +15,20 @@ import pandas as pd
 
 from matpac import collapse, config, datasets, files
 from matpac.captions import Provenance, RowSpec
-from matpac.config import FiguresParams, ResolvedRun
+from matpac.config import Params, ResolvedRun
 from matpac.plots import figure2
 from matpac.report import write_tables
 
 
-def figures(params: FiguresParams | dict[str, Any]) -> list[Path]:
+def figures(params: Params | dict[str, Any]) -> list[Path]:
     """Writes all tables and figures to ``figures/<profile>/``, the same bytes for the same results.
 
     Args:
-        params: the sections of `matpac.config.FiguresParams`.
+        params: the sections of `matpac.config.Params`.
     Returns: the files.
     Raises: ValueError for bad parameters; FileNotFoundError naming the stage that has not run.
     """
-    params = config.parse(FiguresParams, params)
+    params = config.parse(Params, params)
     out = config.root() / "figures" / params.profile
     steps = num_steps(params, "base")
     runs = one_per_value([run_row(params, run) for run in params.runs], steps)
@@ -53,7 +53,7 @@ def figures(params: FiguresParams | dict[str, Any]) -> list[Path]:
     return sorted(out.iterdir())
 
 
-def run_row(params: FiguresParams, run: str) -> RowSpec:
+def run_row(params: Params, run: str) -> RowSpec:
     """How tables and figures show a trained run."""
     resolved = config.resolve(params, run)
     changes = differences(config.resolve(params, "base"), resolved)
@@ -84,7 +84,7 @@ def one_per_value(rows: list[RowSpec], steps: int) -> list[RowSpec]:
     return rows
 
 
-def encoder_rows(params: FiguresParams) -> list[RowSpec]:
+def encoder_rows(params: Params) -> list[RowSpec]:
     """The encoders that are only probed."""
     return [RowSpec(encoder=name, label=e.label) for name, e in params.encoders.items()]
 
@@ -99,7 +99,7 @@ def differences(base: ResolvedRun, run: ResolvedRun) -> set[str]:
     } - {"pretrain.epochs"}
 
 
-def num_steps(params: FiguresParams, run: str) -> int:
+def num_steps(params: Params, run: str) -> int:
     """Updates of a finished run. Raises: FileNotFoundError naming the stage that has not run."""
     path = config.small(params) / "logs" / run / f"seed_{config.seeds(params, run)[0]}" / "log.csv"
     if not path.exists():
@@ -108,7 +108,7 @@ def num_steps(params: FiguresParams, run: str) -> int:
         return sum(1 for _ in file) - 1
 
 
-def read_scores(params: FiguresParams, name: str) -> pd.DataFrame:
+def read_scores(params: Params, name: str) -> pd.DataFrame:
     """Scores of a run or encoder on the tasks of the profile."""
     path = config.small(params) / "probe" / name / "scores.csv"
     if not path.exists():
@@ -118,7 +118,7 @@ def read_scores(params: FiguresParams, name: str) -> pd.DataFrame:
     return scores[scores["task"].isin(params.tasks)]
 
 
-def pretraining(params: FiguresParams) -> dict[str, Any]:
+def pretraining(params: Params) -> dict[str, Any]:
     """What the ``logmel`` stage says of the pretraining corpora."""
     path = config.small(params) / "logmel" / "pretraining.json"
     if not path.exists():
@@ -127,7 +127,7 @@ def pretraining(params: FiguresParams) -> dict[str, Any]:
 
 
 def make_provenance(
-    params: FiguresParams, *, steps: int, miniature: bool, incomplete: str = ""
+    params: Params, *, steps: int, miniature: bool, incomplete: str = ""
 ) -> Provenance:
     """Profile, corpora with their sizes, and a hash of every parameter behind the results."""
     hop_s = 0.001 * pretraining(params)["front_end"]["hop_ms"]

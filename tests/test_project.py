@@ -24,7 +24,7 @@ ENTRY = {
     "pretrain": ("03_pretrain", "pretrain", config.PretrainParams),
     "probe": ("04_probe", "probe", config.ProbeParams),
     "probe_only": ("04_probe", "probe", config.ProbeParams),
-    "figures": ("05_figures", "figures", config.FiguresParams),
+    "figures": ("05_figures", "figures", config.Params),
 }
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
