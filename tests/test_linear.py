@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from matpac.bench.probe import measure
 from matpac.linear import ProbeResult, choose, train_probes
 from matpac.metrics import mean_average_precision
 from matpac.problems import Problem, make_problems
@@ -333,6 +334,12 @@ def test_features_of_other_types_are_computed_with_in_float32() -> None:
     expected = train_one_rate(half.float(), labels, uneven_problems(), **options)
     assert train_one_rate(half, labels, uneven_problems(), **options) == expected
     assert train_one_rate(half.numpy(), labels.numpy(), uneven_problems(), **options) == expected
+
+
+def test_the_benchmark_trains_the_same_probes_both_ways() -> None:
+    told = measure(clips=120, dim=9, labels=4, folds=3, repeats=2, epochs=3, rates=[1e-2, 1e-3])
+    assert told["probes"] == 3 * 2 * 2
+    assert told["largest_loss_difference"] < 1e-6 and told["largest_score_difference"] == 0
 
 
 def test_refuses_nonsense() -> None:

@@ -1,0 +1,116 @@
+"""How long the probes of one task take: trained side by side, and one after another.
+
+    python -m matpac.bench.probe    # ESC-50 with embeddings of ViT-Base
+    python -m matpac.bench.probe --clips 1000 --dim 320 --labels 10    # a task of the mini profile
+    python -m matpac.bench.probe --rates 1e-4 3e-4 1e-3
+
+Random clips of as many Gaussian clusters as there are labels: the time depends on sizes only.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from matpac import distributed
+from matpac.linear import ProbeResult, train_probes
+from matpac.problems import Problem, make_problems
+
+
+def measure(
+    *,
+    clips: int = 2000,
+    dim: int = 3840,
+    labels: int = 50,
+    folds: int = 5,
+    repeats: int = 5,
+    epochs: int = 100,
+    rates: Sequence[float] = (1e-3,),
+) -> dict[str, Any]:
+    """Trains the same probes both ways.
+
+    Returns: sizes, seconds of both ways, their ratio, GFLOP/s of the first way (products of the
+        training steps only), and how far the results of the two are apart.
+    """
+    features, targets, problems = _task(clips, dim, labels, folds, repeats)
+    options = {"kind": "multiclass", "num_classes": labels, "epochs": epochs}
+    options["device"] = distributed.device()
+
+    def together() -> list[ProbeResult]:
+        results = train_probes(features, targets, problems, learning_rates=rates, **options)
+        return [result for each in results.values() for result in each]
+
+    def one_after_another() -> list[ProbeResult]:
+        return [
+            train_probes(features, targets, [one], learning_rates=[rate], **options)[rate][0]
+            for rate in rates
+            for one in problems
+        ]
+
+    train_probes(
+        features, targets, problems[:1], learning_rates=rates[:1], **options | {"epochs": 1}
+    )
+    seconds, ours = _timed(together)
+    alone_seconds, alone = _timed(one_after_another)
+    rows = sum(len(problem.train_idx) for problem in problems)
+    operations = 4 * rows * dim * labels * epochs * len(rates)  # forward, and gradient of weights
+    pairs = list(zip(ours, alone, strict=True))
+    return {
+        "clips": clips,
+        "dim": dim,
+        "labels": labels,
+        "probes": len(ours),
+        "epochs": epochs,
+        "device": str(options["device"]),
+        "threads": torch.get_num_threads(),
+        "together_s": round(seconds, 2),
+        "one_after_another_s": round(alone_seconds, 2),
+        "ratio": round(alone_seconds / seconds, 2),
+        "gflop_per_s": round(operations / seconds / 1e9, 1),
+        "largest_loss_difference": max(abs(a.valid_loss - b.valid_loss) for a, b in pairs),
+        "largest_score_difference": max(abs(a.score - b.score) for a, b in pairs),
+    }
+
+
+def _task(
+    clips: int, dim: int, labels: int, folds: int, repeats: int
+) -> tuple[np.ndarray, np.ndarray, list[Problem]]:
+    """Features (clips, dim), their labels, and the problems of a k-fold task."""
+    random = np.random.default_rng(0)
+    targets = random.integers(0, labels, clips)
+    features = random.standard_normal((clips, dim), dtype=np.float32)
+    features += 0.1 * random.standard_normal((labels, dim), dtype=np.float32)[targets]
+    problems = make_problems(
+        scheme="folds",
+        splits=[""] * clips,
+        folds=1 + np.arange(clips) % folds,
+        groups=np.arange(clips).astype(str),
+        targets=targets,
+        repeats=repeats,
+        seed=0,
+    )
+    return features, targets, problems
+
+
+def _timed(work: Callable[[], list[ProbeResult]]) -> tuple[float, list[ProbeResult]]:
+    start = time.perf_counter()
+    results = work()
+    return time.perf_counter() - start, results
+
+
+def main() -> None:
+    """Prints the measurement as JSON."""
+    parser = argparse.ArgumentParser(prog="python -m matpac.bench.probe")
+    sizes = {"clips": 2000, "dim": 3840, "labels": 50, "folds": 5, "repeats": 5, "epochs": 100}
+    for name, default in sizes.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--rates", type=float, nargs="+", default=[1e-3])
+    print(json.dumps(measure(**vars(parser.parse_args())), indent=1))
+
+
+if __name__ == "__main__":
+    main()
