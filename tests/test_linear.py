@@ -336,6 +336,19 @@ def test_features_of_other_types_are_computed_with_in_float32() -> None:
     assert train_one_rate(half.numpy(), labels.numpy(), uneven_problems(), **options) == expected
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU, or MATPAC_TEST_GPU is unset")
+def test_on_a_gpu_as_on_the_cpu() -> None:
+    features, labels = clusters()
+    options = {"kind": "multiclass", "num_classes": 3, "batch_size": 10, "epochs": 5}
+    options["learning_rates"] = [0.05, 1e-3]
+    cpu = train_probes(features, labels, uneven_problems(), **options)
+    gpu = train_probes(features, labels, uneven_problems(), device="cuda", **options)
+    for rate in options["learning_rates"]:
+        for a, b in zip(cpu[rate], gpu[rate], strict=True):
+            assert a.valid_loss == pytest.approx(b.valid_loss, abs=1e-4)
+
+
 def test_the_benchmark_trains_the_same_probes_both_ways() -> None:
     told = measure(clips=120, dim=9, labels=4, folds=3, repeats=2, epochs=3, rates=[1e-2, 1e-3])
     assert told["probes"] == 3 * 2 * 2
