@@ -3,14 +3,20 @@
 One definition for pretraining and probing. Shapes: B clips, S samples, F mel bins, T frames.
 """
 
+import math
 from functools import lru_cache
 
 import torch
 import torchaudio
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+from matpac import products
 
 EPSILON = torch.finfo(torch.float32).eps
 """Added to the power before the logarithm, so digital silence is -15.942385."""
+BLOCK_STEPS = 4096
+"""Of the resampling kernel at a time; at 44.1 kHz it goes 441 samples a step."""
 
 
 class LogMel(nn.Module):
@@ -111,7 +117,13 @@ def resample(waveform: Tensor, source_rate: int, target_rate: int) -> Tensor:
     """
     if source_rate == target_rate:
         return waveform
-    return _resampler(source_rate, target_rate)(waveform)
+    # torchaudio's convolution written as a product, in blocks so that an hour needs no more memory.
+    kernel, width, step = _kernel(source_rate, target_rate)  # (samples out per step, taps)
+    padded = F.pad(waveform, (width, width + step))
+    windows = padded.unfold(-1, kernel.shape[1], step)  # (..., steps, taps)
+    blocks = [products.linear(each, kernel) for each in windows.split(BLOCK_STEPS, dim=-2)]
+    length = math.ceil(waveform.shape[-1] * target_rate / source_rate)
+    return torch.cat(blocks, dim=-2).flatten(-2)[..., :length]
 
 
 def normalise(logmel: Tensor, mean: float, std: float) -> Tensor:
@@ -131,10 +143,13 @@ def whole_samples(duration_ms: float, sample_rate: int, name: str) -> int:
 
 
 @lru_cache(maxsize=32)
-def _resampler(source_rate: int, target_rate: int) -> nn.Module:
-    # The kernel for an odd pair of rates is costly: it is made once. Its parameters are the ones
-    # that torchaudio's documentation gives as equal to librosa's "kaiser_best", as released.
-    return torchaudio.transforms.Resample(
+def _kernel(source_rate: int, target_rate: int) -> tuple[Tensor, int, int]:
+    """Filters of one period (out, taps), samples before a period that they reach, its samples in.
+
+    Making them for an odd pair of rates is costly: it is done once. The parameters are the ones
+    that torchaudio's documentation gives as equal to librosa's "kaiser_best", as released.
+    """
+    made = torchaudio.transforms.Resample(
         source_rate,
         target_rate,
         resampling_method="sinc_interp_kaiser",
@@ -142,3 +157,4 @@ def _resampler(source_rate: int, target_rate: int) -> nn.Module:
         rolloff=0.9475937167399596,
         beta=14.769656459379492,
     )
+    return made.kernel.squeeze(1), made.width, source_rate // math.gcd(source_rate, target_rate)
