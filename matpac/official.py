@@ -47,15 +47,8 @@ def official_manifest(
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{name}: {error}") from None
     layout = LOADERS[source].read(root)
-    there = np.array([(root / path).is_file() for path in layout.clips["path"]], dtype=bool)
     column = "fold" if 1 in CLIPS[source] else "split"
-    if not subset and (problems := _shortfalls(source, column, layout, there)):
-        raise ValueError(
-            f"{name}: {root} is not the whole data set (datasets.{name}.subset: true takes what "
-            "is there):\n" + "\n".join(problems)
-        )
-    manifest = layout.clips[there] if subset else layout.clips
-    _refuse_no_task(name, root, manifest[column])
+    manifest = _clips(name, source, column, root, layout, subset=subset)
     below = "" if root == folder else f"{root.relative_to(folder).as_posix()}/"
     manifest = manifest.assign(path=below + manifest["path"])
     manifest = manifest.sort_values("path", kind="stable", ignore_index=True)
@@ -66,10 +59,33 @@ def official_manifest(
         unasked = np.isnan(np.stack(manifest["labels"].to_list())).all(axis=1)
         datasets.exclude(manifest, unasked, "blank label: no class is observed")
     refuse_empty_parts(manifest, column, manifest[column], str(root))
-    if layout.promised:
+    if layout.disjoint:
         held_out = manifest[column].replace("valid", "test")  # NSynth's two share instruments
         refuse_crossing(manifest, held_out, str(root), "these are not the official tables")
     return manifest, _info(name, source, layout)
+
+
+def _clips(
+    name: str, source: str, column: str, root: Path, layout: Layout, *, subset: bool
+) -> pd.DataFrame:
+    """The clips of the layout, or those that are there.
+
+    Raises: ValueError for what is missing, or if there is nothing to train on or to test.
+    """
+    there = np.array([(root / path).is_file() for path in layout.clips["path"]], dtype=bool)
+    if not subset and (problems := shortfalls(source, column, layout, there)):
+        raise ValueError(
+            f"{name}: {root} is not the whole data set (datasets.{name}.subset: true takes what "
+            "is there):\n" + "\n".join(problems)
+        )
+    clips = layout.clips[there] if subset else layout.clips
+    found = set(clips[column])
+    if not {"train", "test"} <= found and len(found - {"train", "valid", "test"}) < 2:
+        raise ValueError(
+            f"{name}: {root}: got clips of {', '.join(map(str, sorted(found))) or 'no part'}, "
+            "needed: of train and test, or of two folds"
+        )
+    return clips
 
 
 def _info(name: str, source: str, layout: Layout) -> dict[str, Any]:
@@ -88,8 +104,14 @@ def _info(name: str, source: str, layout: Layout) -> dict[str, Any]:
     }
 
 
-def _shortfalls(source: str, column: str, layout: Layout, there: np.ndarray) -> list[str]:
-    """What is not as in the whole data set, one readable line each."""
+def shortfalls(source: str, column: str, layout: Layout, there: np.ndarray) -> list[str]:
+    """What is not as in the whole data set, one readable line each.
+
+    Args:
+        source: which of `loaders.LOADERS`.
+        column: "split" or "fold".
+        there: whether the file of each of the layout's clips exists, (N,).
+    """
     parts, clips = layout.clips[column].to_numpy(), layout.clips
     problems = []
     for part, expected in CLIPS[source].items():
@@ -110,13 +132,3 @@ def _shortfalls(source: str, column: str, layout: Layout, there: np.ndarray) -> 
     if len(missing) > datasets.SHOWN:
         problems[-1] += f" and {len(missing) - datasets.SHOWN} more"
     return problems
-
-
-def _refuse_no_task(name: str, root: Path, parts: pd.Series) -> None:
-    """Raises ValueError if there is nothing to train on or to test."""
-    found = set(parts)
-    if not {"train", "test"} <= found and len(found - {"train", "valid", "test"}) < 2:
-        raise ValueError(
-            f"{name}: {root}: got clips of {', '.join(map(str, sorted(found))) or 'no part'}, "
-            "needed: of train and test, or of two folds"
-        )

@@ -15,7 +15,7 @@ from matpac import captions, config, datasets, figures
 from matpac.dataset_sections import OFFICIAL
 from matpac.fetch import fetch
 from matpac.loaders import LOADERS, esc50, fsd50k, gtzan, layout, mtt, nsynth, openmic, us8k
-from matpac.official import official_manifest
+from matpac.official import official_manifest, shortfalls
 from matpac.paper import TABLE1
 from matpac.preprocess import preprocess
 from matpac.probe import probe, target_array
@@ -242,7 +242,7 @@ def test_mtt_allows_three_broken_files_and_no_others(
 ) -> None:
     home = layouts.mtt(root / "data")
     monkeypatch.setitem(layout.CLIPS, "mtt", {"train": 7, "valid": 3, "test": 3})
-    monkeypatch.setattr(mtt, "_unlike_the_whole", lambda given: [])
+    monkeypatch.setattr(mtt, "deviations", lambda given: [])
     manifest, _ = manifest_of("mtt", home)
     bad = manifest[manifest["excluded"] != ""].set_index("clip")["excluded"]
     assert bad.to_dict() == {
@@ -272,10 +272,10 @@ def test_the_mtt_tags_are_compared_as_a_set() -> None:
     names = [*mtt.CLASSES, *layouts.RARE_TAGS]
     counts = np.array([3] * 50 + [2] * 138)
     given = pd.DataFrame(np.arange(4)[:, None] < counts, columns=names)
-    assert mtt._unlike_the_whole(given) == []
-    assert mtt._unlike_the_whole(given[sorted(names)]) == []  # whatever their order
+    assert mtt.deviations(given) == []
+    assert mtt.deviations(given[sorted(names)]) == []  # whatever their order
     given.loc[:, ["rare tag", "tag 1"]] = True
-    assert mtt._unlike_the_whole(given.drop(columns="tag 0")) == [
+    assert mtt.deviations(given.drop(columns="tag 0")) == [
         "187 tags, expected 188",
         "the 50 most frequent tags are others than in the literature: 'rare tag', 'tag 1' occur "
         "more often than 'guitar'",
@@ -391,22 +391,20 @@ def whole(source: str) -> layout.Layout:
 
 @pytest.mark.parametrize("source", OFFICIAL)
 def test_every_missing_clip_and_class_is_told(source: str) -> None:
-    from matpac.official import _shortfalls
-
     complete = whole(source)
     column = "fold" if "fold" in complete.clips else "split"
     there = np.ones(len(complete.clips), dtype=bool)
-    assert _shortfalls(source, column, complete, there) == []
+    assert shortfalls(source, column, complete, there) == []
     there[:25] = False
     part, expected = next(iter(layout.CLIPS[source].items()))
     named = ", ".join(f"{i}.wav" for i in range(20))
-    assert _shortfalls(source, column, complete, there) == [
+    assert shortfalls(source, column, complete, there) == [
         f"  {column} {part}: {expected} clips expected, {expected} in its tables, "
         f"{expected - 25} of these on the disk",
         f"  25 files are missing: {named} and 5 more",
     ]
     shorter = layout.Layout(complete.clips[1:], complete.classes[1:], problems=["of its own"])
-    found = _shortfalls(source, column, shorter, np.ones(len(shorter.clips), dtype=bool))
+    found = shortfalls(source, column, shorter, np.ones(len(shorter.clips), dtype=bool))
     assert found == [
         f"  {column} {part}: {expected} clips expected, {expected - 1} in its tables, "
         f"{expected - 1} of these on the disk",

@@ -33,8 +33,8 @@ class Layout:
     """Clips whose files are known to be broken as shipped."""
     problems: list[str] = field(default_factory=list)
     """What in the tables is not as in the whole data set, beyond the number of clips."""
-    promised: bool = True
-    """The authors say that no group crosses training and test, or folds."""
+    disjoint: bool = True
+    """No group is in training and elsewhere, or in two folds: the authors say so, we check it."""
 
 
 def find_root(folder: Path, marker: str) -> Path:

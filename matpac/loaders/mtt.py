@@ -50,10 +50,10 @@ def read(root: Path) -> Layout:
     clips["split"], clips["fold"] = folders.map(SPLITS), 0
     clips["group"] = table["mp3_path"].str.replace(r"-\d+-\d+\.mp3$", "", regex=True)
     clips["labels"] = list(given[CLASSES].to_numpy(float))
-    return Layout(clips, CLASSES, BROKEN, _unlike_the_whole(given), promised=False)
+    return Layout(clips, CLASSES, BROKEN, deviations(given), disjoint=False)
 
 
-def _unlike_the_whole(given: pd.DataFrame) -> list[str]:
+def deviations(given: pd.DataFrame) -> list[str]:
     """Whether the tags, and the most frequent of them as a set, are those of the literature."""
     problems = []
     if given.shape[1] != NUM_TAGS:
