@@ -14,6 +14,8 @@ In reading order; a module imports only from modules above it (a test holds it t
     interruption  Ctrl-C and SIGTERM: when work ends, and with which exit code
     distributed   several processes or one; the only importer of torch.distributed
     files         files that appear complete or not at all
+    containers    audio inside tars and parquet files
+    listings      what lies in a tar or parquet file
     sources       what lies in the folders of audio: whether to fetch again
     catalogue     where the data sets come from: addresses, checksums, licences
     transfer      one file over HTTP, however often it is cut
@@ -31,9 +33,11 @@ In reading order; a module imports only from modules above it (a test holds it t
     audit         which files of a data set can be used
     labels        labels, splits and folds from the columns of a CSV
     folders       folders of audio, with a CSV or without -> manifest
+    packed        containers of audio -> manifest
     loaders       what the tables of Table I's data sets say, one module each
     official      a data set of Table I in its official layout -> manifest
     fetch         STAGE fetch: audio and manifests of every data set
+    products      float32 matrix products on a CPU
     logmel        waveform (B, S) -> log-mel (B, F, T); normalisation
     clips         stored log-mels, memory-mapped
     shards        one file of a store

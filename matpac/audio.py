@@ -1,16 +1,20 @@
 """Reading audio files, and telling why one cannot be used.
 
-Reads what libsndfile reads: wav, flac, ogg, mp3, aiff and more, any rate, any number of channels.
+Reads what libsndfile reads: wav, flac, ogg, mp3, aiff and more, any rate, any number of channels,
+also inside a tar or parquet file (`matpac.containers`).
 """
 
+import hashlib
 import struct
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import soundfile
 
-from matpac import files, mp3
+from matpac import containers, files, mp3
 
 EXTENSIONS = (".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff", ".opus")
 BLOCK_FRAMES = 1 << 18
@@ -35,12 +39,12 @@ def read(
     """Reads a file, or a part of it, as mono (the mean over its channels).
 
     Args:
-        path: an audio file.
+        path: an audio file, or a member of a container.
         start_s, duration_s: the part to read, seconds; None: up to the end.
     Returns: float32 waveform (S,) and its sample rate in Hz.
     Raises: UnusableAudioError with the reason.
     """
-    with _open(path) as file:
+    with _open(_content(path)) as file:
         wanted = -1 if duration_s is None else round(duration_s * file.samplerate)
         try:
             if start_s:
@@ -58,15 +62,18 @@ def read(
 def check(path: Path) -> AudioFacts:
     """Reads a whole file once, block by block, to learn its length and whether it is sound."""
     try:
-        duration_s = _checked_duration_s(path)
+        content = _content(path)
+        duration_s = _checked_duration_s(content)
     except UnusableAudioError as error:
         return AudioFacts(problem=str(error))
-    return AudioFacts(duration_s=duration_s, sha256=files.sha256(path))
+    if isinstance(content, bytes):
+        return AudioFacts(duration_s=duration_s, sha256=hashlib.sha256(content).hexdigest())
+    return AudioFacts(duration_s=duration_s, sha256=files.sha256(content))
 
 
-def _checked_duration_s(path: Path) -> float:
+def _checked_duration_s(content: Path | bytes) -> float:
     """Length of a file that can be read to its end. Raises: UnusableAudioError."""
-    with _open(path) as file:
+    with _open(content) as file:
         promised, count, damage = file.frames, 0, ""
         try:
             while len(block := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
@@ -75,12 +82,12 @@ def _checked_duration_s(path: Path) -> float:
                     raise UnusableAudioError("NaN or infinite samples")
         except soundfile.LibsndfileError as error:
             damage = error.error_string  # told below if fewer samples than there are came out
-        found = mp3.frames(path) if file.format == "MP3" else None
+        found = mp3.frames(content) if file.format == "MP3" else None
         if found is not None and not found.indexed:
             _refuse_part_of_mp3(found, count, damage)
         elif count < promised:
             raise UnusableAudioError(f"truncated: {count} of {promised} samples can be read")
-        if missing := _missing_bytes(path):
+        if missing := _missing_bytes(content):
             raise UnusableAudioError(f"truncated: the last {missing} bytes are missing")
         return count / file.samplerate
 
@@ -95,23 +102,43 @@ def _refuse_part_of_mp3(found: mp3.Frames, count: int, damage: str) -> None:
         raise UnusableAudioError(f"{reason}: {count} of {found.samples} samples can be read")
 
 
-def _open(path: Path) -> soundfile.SoundFile:
-    if not path.is_file():
+def _content(path: Path) -> Path | bytes:
+    """The path of a file, or the bytes of a member; UnusableAudioError if there is nothing."""
+    if (member := containers.member(path)) is not None:
+        try:
+            content: Path | bytes = containers.read(member)
+        except containers.UnreadableError as error:
+            raise UnusableAudioError(str(error)) from None
+    elif path.is_file():
+        content = path
+    else:
         raise UnusableAudioError("missing file")
-    if path.stat().st_size == 0:
+    if _size(content) == 0:
         raise UnusableAudioError("zero bytes")
+    return content
+
+
+def _size(content: Path | bytes) -> int:
+    return len(content) if isinstance(content, bytes) else content.stat().st_size
+
+
+def _stream(content: Path | bytes) -> BinaryIO:
+    return BytesIO(content) if isinstance(content, bytes) else content.open("rb")
+
+
+def _open(content: Path | bytes) -> soundfile.SoundFile:
     try:
-        return soundfile.SoundFile(path)
+        return soundfile.SoundFile(BytesIO(content) if isinstance(content, bytes) else content)
     except soundfile.LibsndfileError as error:
         raise UnusableAudioError(f"not audio ({error.error_string})") from None
     except OSError as error:
         raise UnusableAudioError(f"cannot be read ({error.strerror})") from None
 
 
-def _missing_bytes(path: Path) -> int:
+def _missing_bytes(content: Path | bytes) -> int:
     """How many bytes a cut-off wav, aiff or ogg lacks: libsndfile shortens them in silence."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
+    size = _size(content)
+    with _stream(content) as file:
         magic = file.read(4)
         if magic in (b"RIFF", b"FORM"):
             return max(0, _end_of_samples(file, little_endian=magic == b"RIFF") - size)
@@ -121,7 +148,7 @@ def _missing_bytes(path: Path) -> int:
     return 0
 
 
-def _end_of_samples(file, *, little_endian: bool) -> int:
+def _end_of_samples(file: BinaryIO, *, little_endian: bool) -> int:
     """Where the sample chunk says that it ends; 0 if it does not say (written as a stream)."""
     position = 12
     while True:

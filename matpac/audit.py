@@ -1,19 +1,19 @@
 """Every audio file of a data set is read once, on all cores, and the findings are kept.
 
 The findings are keyed by a file's place, size and time of change, so a second run, or one after an
-interruption, reads only what is new. A missing file is looked for again each time.
+interruption, reads only what is new. A missing file is looked for again each time. For a member of
+a container (`matpac.containers`), size and time are the container's.
 """
 
 import hashlib
 import time
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from matpac import audio, files
+from matpac import audio, containers, files
 from matpac.progress import Progress
 from matpac.workers import Workers
 
@@ -34,8 +34,10 @@ def audit(
         name: of the data set, for the progress display.
     Returns: indexed by path: size, changed (ns), duration_s, sha256, problem.
     """
+    holders = {path: containers.holder(path) for path in paths}
+    states = {holder: size_and_time(folder / holder) for holder in set(holders.values())}
     facts = pd.DataFrame(
-        [(path, *_state(folder / path)) for path in dict.fromkeys(paths)],
+        [(path, *states[holder]) for path, holder in holders.items()],
         columns=["path", "size", "changed"],
     )
     # Two folders may hold files of one name, size and time: unpacked archives do.
@@ -119,7 +121,7 @@ def _check_all(paths: list[Path]) -> list[audio.AudioFacts]:
     return [audio.check(path) for path in paths]
 
 
-def _state(path: Path) -> tuple[int, int]:
+def size_and_time(path: Path) -> tuple[int, int]:
     """Size and time of change of a file; -1 and -1 if there is none."""
     try:
         state = path.stat()
@@ -129,8 +131,14 @@ def _state(path: Path) -> tuple[int, int]:
 
 
 def _batches(paths: Iterable[str]) -> Iterator[list[str]]:
-    remaining = iter(paths)
-    while batch := list(islice(remaining, FILES_PER_JOB)):
+    """Jobs of equal size, but longer where the next file has been read with the last."""
+    batch: list[str] = []
+    for path in paths:
+        if len(batch) >= FILES_PER_JOB and not containers.read_together(batch[-1], path):
+            yield batch
+            batch = []
+        batch.append(path)
+    if batch:
         yield batch
 
 

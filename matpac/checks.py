@@ -54,6 +54,8 @@ def dataset_problems(sections: dict[str, Any]) -> list[str]:
             problems += _recipe_problems(name, dataset, is_task=name in tasks)
         elif source == "folder" and name in tasks and dataset.get("kind") is None:
             problems.append(f"datasets.{name}.kind: missing, and {name!r} is in tasks")
+        elif source == "packed" and name in tasks:
+            problems.append(f"tasks: got {name!r}, whose source 'packed' has no labels")
     return problems
 
 

@@ -24,6 +24,7 @@ from matpac.dataset_sections import (  # noqa: F401 (callers take every section 
     EmbeddedDataset,
     FolderDataset,
     OfficialDataset,
+    PackedDataset,
 )
 from matpac.sections import (  # noqa: F401 (and these)
     Common,
@@ -165,7 +166,21 @@ def expand(path: str) -> Path:
     return root() / Path(os.path.expandvars(path)).expanduser()
 
 
-def used_folders(params: LogmelParams) -> dict[str, FolderDataset | OfficialDataset]:
+def shards(text: str) -> tuple[Path, list[Path]]:
+    """A folder, and what an entry of `PackedDataset.shards` names in it: folders and files."""
+    path = expand(text)
+    if path.is_dir():
+        return path, [path]
+    wild = [i for i, part in enumerate(path.parts) if set("*?[") & set(part)]
+    if not wild or path.exists():
+        return path.parent, [path] if path.exists() else []
+    folder = Path(*path.parts[: wild[0]])
+    return folder, sorted(folder.glob("/".join(path.parts[wild[0] :])))
+
+
+def used_folders(
+    params: LogmelParams,
+) -> dict[str, FolderDataset | OfficialDataset | PackedDataset]:
     """The data sets among corpora and tasks whose files a user put somewhere."""
     used = {name: params.datasets[name] for name in (*params.corpora, *params.tasks)}
     return {name: dataset for name, dataset in used.items() if dataset.places}
@@ -177,8 +192,13 @@ def missing_files(params: LogmelParams, *, names: Iterable[str]) -> list[str]:
     for name in names:
         for key, text in params.datasets[name].places:
             path = expand(text)
-            if not (path.is_file() if key == "csv" else path.is_dir()):
-                kind = "file" if key == "csv" else "folder"
+            if key == "shards":
+                kind, there = "folder or file", bool(shards(text)[1])
+            elif key == "csv":
+                kind, there = "file", path.is_file()
+            else:
+                kind, there = "folder", path.is_dir()
+            if not there:
                 problems.append(f"  datasets.{name}.{key}: no {kind} {path}")
     return problems
 

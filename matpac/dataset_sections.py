@@ -103,8 +103,24 @@ class FolderDataset(Dataset):
         return [("audio", folder) for folder in folders] + table
 
 
+class PackedDataset(Dataset):
+    """Audio inside WebDataset tars or parquet shards, which stay packed: a pretraining corpus."""
+
+    source: Literal["packed"]
+    shards: str | Annotated[list[str], Field(min_length=1)]
+    """Folder with .tar or .parquet files in it or below, one such file, or a pattern such as
+    ``$DATASETS/audioset/train-*.tar``; or a list of these. ``~`` and ``$VARIABLES`` expand;
+    relative to the root. Every audio file in a tar, and every row of a parquet file, is a clip."""
+
+    @property
+    def places(self) -> list[tuple[str, str]]:
+        shards = [self.shards] if isinstance(self.shards, str) else self.shards
+        return [("shards", text) for text in shards]
+
+
 DatasetConfig = Annotated[
-    EmbeddedDataset | FolderDataset | OfficialDataset, Field(discriminator="source")
+    EmbeddedDataset | FolderDataset | OfficialDataset | PackedDataset,
+    Field(discriminator="source"),
 ]
 
 

@@ -36,7 +36,7 @@ KINDS = {None: ("unlabelled", None), "multiclass": ("multiclass", "accuracy")} |
 SPLITS = ("train", "valid", "test")
 STORED = ("clip", "path", "start_s", "duration_s", "sha256", "excluded")
 """Columns that decide a log-mel store: labels and splits may change without touching it."""
-ROWS_AT_A_TIME = 1 << 16
+ROWS_AT_A_TIME = 1 << 14
 """Rows hashed at a time: hashing needs more memory than the table."""
 LISTED = 1000
 """Excluded clips named in the JSON; the table names all."""
@@ -56,7 +56,11 @@ def audio_folder(params: config.LogmelParams, name: str) -> Path:
     dataset = params.datasets[name]
     if dataset.source == "embedded":
         return config.bulk(params) / "audio" / name
-    folders = [config.expand(text) for key, text in dataset.places if key != "csv"]
+    folders = [
+        config.shards(text)[0] if key == "shards" else config.expand(text)
+        for key, text in dataset.places
+        if key != "csv"
+    ]
     if not folders:
         return config.bulk(params) / "downloads" / dataset.source
     return Path(commonpath(folders))
@@ -109,6 +113,9 @@ def summarise(manifest: pd.DataFrame, info: dict[str, Any]) -> dict[str, Any]:
         sizes = used["fold"].value_counts()
         counts["folds"] = [int(sizes.get(k, 0)) for k in range(1, info["num_folds"] + 1)]
         counts["validation"] = "drawn"
+    if info["kind"] == "unlabelled" and len(used):
+        lengths = used["duration_s"].quantile([0, 0.5, 1]).round(2)
+        counts["seconds"] = dict(zip(("shortest", "median", "longest"), lengths, strict=True))
     listed = excluded[["clip", "excluded"]].head(LISTED)
     return info | counts | {"excluded": listed.to_dict("records")}
 

@@ -1,9 +1,9 @@
 """The ``fetch`` stage: makes the audio of every data set available and writes its manifest.
 
 Embedded data sets are rendered by `matpac.corpus`, those of Table I downloaded where no path is
-given; what a user keeps in folders stays there. What was found out about unchanged files and
-recipes is kept in the bulk folder, so that a second run (DVC deletes a stage's outputs before each)
-neither downloads nor renders nor reads any audio again.
+given; what a user keeps in folders, tars or parquet files stays there. What was found out about
+unchanged files and recipes is kept in the bulk folder, so that a second run (DVC deletes a stage's
+outputs before each) neither downloads nor renders nor reads any audio again.
 """
 
 from importlib.metadata import distributions
@@ -17,6 +17,8 @@ from matpac import config, datasets, files
 from matpac.audit import audit
 from matpac.folders import folder_manifest, plain_manifest
 from matpac.official import official_manifest
+from matpac.packed import packed_manifest
+from matpac.sources import shards
 from matpac.workers import Workers
 
 FEWEST_FILES = 5000
@@ -72,6 +74,13 @@ def _manifest(
         )
         return manifest, info | {"audio": f"audio/{name}"}  # in the bulk folder
     common = {"cache": cache, "workers": workers, "window_ms": params.logmel.window_ms}
+    if dataset.source == "packed":
+        found = [path for _, text in dataset.places for path in shards(text)]
+        bad = params.logmel.max_bad_fraction
+        manifest, info = packed_manifest(
+            name, shards=found, relative_to=folder, max_bad_fraction=bad, **common
+        )
+        return manifest, info | {"audio": dataset.shards}
     if dataset.source != "folder":
         if dataset.path is None:
             _download(dataset.source, folder, params.downloads)
@@ -165,11 +174,16 @@ def _print_summary(info: dict[str, Any], excluded: list[tuple[str, str]]) -> Non
     text = f"{info['name']}: {info['num_clips']} clips, {info['hours']:.2f} h"
     if info["num_clips"] + info["num_excluded"] < info.get("official_clips", 0):
         text += f", a part of the {info['official_clips']} of the whole data set"
+    if (seconds := info.get("seconds")) and seconds["shortest"] != seconds["longest"]:
+        text += f", {seconds['shortest']:g} to {seconds['longest']:g} s each (median "
+        text += f"{seconds['median']:g} s)"
     if parts := info.get("splits") or info.get("folds"):
         text += f", {info['split_scheme']} {parts}, validation {info['validation']}"
     print(text + (f", {len(excluded)} excluded:" if excluded else ""))
     if excluded:
         print(datasets.describe(excluded))
+    if twins := info.get("names_of_several_clips"):
+        print(f"  {twins} names are each of several clips, which differ and are all kept")
 
 
 def _remove_others(folder: Path, infos: dict[str, Any]) -> None:

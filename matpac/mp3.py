@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+Content = bytes | mmap.mmap
+
 BITRATES = {  # kbit/s by (MPEG-1, layer)
     (True, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
     (True, 2): (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
@@ -48,30 +50,38 @@ class Frames:
     """Of the last frame."""
 
 
-def frames(path: Path) -> Frames | None:
+def frames(content: Path | bytes) -> Frames | None:
     """Walks the frame headers of an MP3 that is not empty; None if it has none that can be walked.
 
     Tags before and behind are skipped, and so is what lies between frames and is none.
+
+    Args: content: its path, or its bytes.
     """
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        position = _next_frame(data, _end_of_id3v2(data), None)
-        if position is None or (first := _header(data, position)) is None:
-            return None
-        if _is_index(data, position, first):
-            return Frames(indexed=True)
-        samples = 0
-        while position is not None and (header := _header(data, position)) is not None:
-            if missing := max(0, position + header.length - len(data)):
-                return Frames(False, samples, first.samples, missing)
-            samples += header.samples
-            position += header.length
-            following = _header(data, position)
-            if following is None or following.kind != first.kind:
-                position = _next_frame(data, position, first.kind)
-        return Frames(False, samples, first.samples)
+    if isinstance(content, bytes):
+        return _walk(content)
+    with content.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return _walk(data)
 
 
-def _header(data: mmap.mmap, position: int) -> Header | None:
+def _walk(data: Content) -> Frames | None:
+    position = _next_frame(data, _end_of_id3v2(data), None)
+    if position is None or (first := _header(data, position)) is None:
+        return None
+    if _is_index(data, position, first):
+        return Frames(indexed=True)
+    samples = 0
+    while position is not None and (header := _header(data, position)) is not None:
+        if missing := max(0, position + header.length - len(data)):
+            return Frames(False, samples, first.samples, missing)
+        samples += header.samples
+        position += header.length
+        following = _header(data, position)
+        if following is None or following.kind != first.kind:
+            position = _next_frame(data, position, first.kind)
+    return Frames(False, samples, first.samples)
+
+
+def _header(data: Content, position: int) -> Header | None:
     """The header at a place, or None if there is none (or one of free format, of any length)."""
     if len(data) < position + 4 or data[position] != 0xFF or data[position + 1] < 0xE0:
         return None
@@ -91,7 +101,7 @@ def _header(data: mmap.mmap, position: int) -> Header | None:
     return Header((version, layer, rate), length, samples, side_info)
 
 
-def _next_frame(data: mmap.mmap, start: int, kind: tuple[int, int, int] | None) -> int | None:
+def _next_frame(data: Content, start: int, kind: tuple[int, int, int] | None) -> int | None:
     """The first place from ``start`` on with two frames in a row (or one that ends the file)."""
     position = data.find(b"\xff", start)
     while position >= 0:
@@ -105,7 +115,7 @@ def _next_frame(data: mmap.mmap, start: int, kind: tuple[int, int, int] | None) 
     return None
 
 
-def _is_index(data: mmap.mmap, position: int, header: Header) -> bool:
+def _is_index(data: Content, position: int, header: Header) -> bool:
     """Whether this frame holds no sound but the number of frames."""
     tag = position + 4 + header.side_info
     if data[tag : tag + 4] not in (b"Xing", b"Info") or len(data) < tag + 8:
@@ -113,7 +123,7 @@ def _is_index(data: mmap.mmap, position: int, header: Header) -> bool:
     return bool(data[tag + 7] & 1)  # without this flag there is a table, but no number
 
 
-def _end_of_id3v2(data: mmap.mmap) -> int:
+def _end_of_id3v2(data: Content) -> int:
     """Where the sound starts: behind tags that begin with ID3 and their size, 7 bits per byte."""
     position = 0
     while data[position : position + 3] == b"ID3" and len(data) >= position + 10:

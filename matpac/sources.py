@@ -9,11 +9,11 @@ edited, added or removed, or the folder is another one. `make repro` asks for th
 import hashlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from matpac import config, files
+from matpac import config, containers, files
 
 
 def sources(params: config.FetchParams) -> dict[str, list[dict[str, Any]]]:
@@ -25,12 +25,17 @@ def sources(params: config.FetchParams) -> dict[str, list[dict[str, Any]]]:
     if problems := config.missing_files(params, names=used):
         raise FileNotFoundError("\n".join(problems))
     return {
-        name: [
-            _table(config.expand(text)) if key == "csv" else _folder(config.expand(text))
-            for key, text in dataset.places
-        ]
-        for name, dataset in used.items()
+        name: [_seen(key, text) for key, text in dataset.places] for name, dataset in used.items()
     }
+
+
+def shards(text: str) -> list[Path]:
+    """The containers that an entry of `config.PackedDataset.shards` names."""
+    found: list[Path] = []
+    for path in config.shards(text)[1]:
+        found += [path / name for name in walk(path)] if path.is_dir() else [path]
+    suffixes = (*containers.SUFFIXES, *containers.COMPRESSED)
+    return sorted({path for path in found if path.name.lower().endswith(suffixes)})
 
 
 def walk(folder: Path, place: str = "", above: frozenset[Path] = frozenset()) -> Iterator[str]:
@@ -48,13 +53,20 @@ def walk(folder: Path, place: str = "", above: frozenset[Path] = frozenset()) ->
             yield from walk(Path(entry.path), f"{place}{entry.name}/", above)
 
 
-def _table(path: Path) -> dict[str, Any]:
-    return {"table": str(path.resolve()), "sha256": files.sha256(path)}
+def _seen(key: str, text: str) -> dict[str, Any]:
+    if key == "csv":
+        path = config.expand(text)
+        return {"table": str(path.resolve()), "sha256": files.sha256(path)}
+    if key == "shards":
+        folder, _ = config.shards(text)
+        return _folder(folder, [path.relative_to(folder).as_posix() for path in shards(text)])
+    folder = config.expand(text)
+    return _folder(folder, walk(folder))
 
 
-def _folder(folder: Path) -> dict[str, Any]:
+def _folder(folder: Path, names: Iterable[str]) -> dict[str, Any]:
     folder = folder.resolve()
-    states = sorted(_state(folder, name) for name in walk(folder))
+    states = sorted(_state(folder, name) for name in names)
     digest = hashlib.sha256("\n".join(states).encode()).hexdigest()
     return {"folder": str(folder), "num_files": len(states), "files_sha256": digest}
 
