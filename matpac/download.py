@@ -92,7 +92,7 @@ def _needed(shelf: Shelf, waiting: Sequence[Archive], keep: bool) -> int:
     for archive in waiting:
         used += archive.size - sum(map(shelf.bytes_here, archive.files)) + archive.unpacked_bytes
         most = max(most, used)
-        if not keep:
+        if not keep and shelf.mirror_folder is None:
             used -= archive.size
     return most
 

@@ -40,8 +40,8 @@ class Shelf:
         except ValueError as problem:
             if path.parent != self.archives:
                 raise  # the mirror's, not ours to move
-            print(f"{problem}; kept as {set_aside(path).name} and downloaded anew")
-            return self._download(file)
+            print(f"{problem}; kept as {set_aside(path).name}")
+            return self.get(file)
 
     def find(self, file: File) -> Path | None:
         """Where a file lies on this machine, right or not."""

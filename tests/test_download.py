@@ -187,8 +187,13 @@ def test_archives_that_are_not_kept_need_less_room(host: Host, publish, tmp_path
     assert download._needed(one_shelf, two, keep=True) == 1160
     assert download._needed(one_shelf, two, keep=False) == 1100
     (tmp_path / "archives").mkdir()
-    (tmp_path / "archives/a").write_bytes(bytes(100))
-    assert download._needed(one_shelf, two, keep=True) == 1060
+    for name, size in {"a": 100, "b": 50}.items():
+        (tmp_path / "archives" / name).write_bytes(bytes(size))
+    assert download._needed(one_shelf, two, keep=True) == 1010
+    mirrored = shelf.Shelf(
+        "toy", catalogue.source("toy"), tmp_path / "toy", str(tmp_path / "archives"), None
+    )
+    assert download._needed(mirrored, two, keep=False) == 1010, "nothing of it is removed"
 
 
 # --------------------------------------------------------------------------------------- hosts
@@ -431,6 +436,15 @@ def test_a_folder_stands_in_for_every_host(
     assert host.asked == []
     assert {p.name for p in (folder / below).iterdir()} == set(PUBLISHED), "not ours to remove"
     assert {p.name for p in (tmp_path / "toy/archives").iterdir()} == {"checked.json"}, "no copies"
+
+
+def test_a_wrong_file_of_ours_does_not_hide_the_one_of_the_mirror(
+    host: Host, publish, tmp_path: Path
+) -> None:
+    (tmp_path / "toy/archives").mkdir(parents=True)
+    (tmp_path / "toy/archives/a.tar.gz").write_bytes(b"wrong")
+    (tmp_path / "a.tar.gz").write_bytes(TAR)
+    assert tree(obtain(tmp_path, mirror=str(tmp_path))) == AUDIO
 
 
 def test_what_a_mirror_folder_lacks_is_not_fetched_elsewhere(
