@@ -85,3 +85,16 @@ def test_track(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -
     show(monkeypatch, "lines", between=1000.0)
     assert list(track(iter("abc"), 3, "letters")) == ["a", "b", "c"]
     assert "letters: 100%" in capsys.readouterr().out
+
+
+def test_bytes_are_shown_as_megabytes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    show(monkeypatch, "lines", between=0.0)
+    with progress.Bytes(2_500_001, "file", initial=400_000) as shown:
+        shown.update(600_000)
+        assert "1/3 [" in capsys.readouterr().out
+        shown.update(1)
+        assert "2/3 [" in capsys.readouterr().out
+        shown.update(1_500_000)
+    assert shown.num_bytes == 2_500_001 and "100%|3/3 [" in capsys.readouterr().out
