@@ -85,8 +85,8 @@ class Sampler:
             count = round(len(usable) * weight)
             repeats, extra = divmod(count, len(usable)) if len(usable) else (0, 0)
             chosen = [usable] * repeats + [random.permutation(usable)[:extra]]
-            clips = np.concatenate(chosen)
-            parts.append(np.stack([np.full(len(clips), corpus), clips], axis=1))
+            clips = np.concatenate(chosen).astype(np.int32)  # every loader process keeps them
+            parts.append(np.stack([np.full_like(clips, corpus), clips], axis=1))
         return random.permutation(np.concatenate(parts))  # (epoch_length, 2)
 
 
@@ -145,18 +145,20 @@ class Batches(Dataset):
         """This process's part of an update."""
         first = update * self.batch_size + self.local.start
         picked = self.sampler.clips(first, len(self.local))  # (B, 2)
-        crops = [np.empty(0)] * len(self.local)
+        rows, parts = [], []
         for corpus, (store, _) in enumerate(self.corpora):
-            rows = np.flatnonzero(picked[:, 0] == corpus)
-            clips = picked[rows, 1]
+            rows.append(np.flatnonzero(picked[:, 0] == corpus))
+            clips = picked[rows[-1], 1]
             starts = [
-                self._start(update, self.local[row], store.num_frames[clip])
-                for row, clip in zip(rows, clips, strict=True)
+                self._start(update, self.local[row], frames)
+                for row, frames in zip(rows[-1], store.num_frames[clips], strict=True)
             ]
-            read = store.crops(clips, starts, self.crop_frames)  # (rows, F, T)
-            for row, crop in zip(rows, read, strict=True):
-                crops[row] = crop
-        return Batch(torch.from_numpy(np.stack(crops)), self._noise(update))
+            parts.append(store.crops(clips, starts, self.crop_frames))  # (rows, F, T)
+        if len(parts) == 1:
+            crops = parts[0]  # megabytes that need not be copied
+        else:
+            crops = np.concatenate(parts)[np.argsort(np.concatenate(rows))]  # (B, F, T)
+        return Batch(torch.from_numpy(crops), self._noise(update))
 
     def names(self, update: int) -> list[str]:
         """Which clips this process's part of an update holds: corpus/clip, (B,)."""

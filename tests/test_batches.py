@@ -164,6 +164,23 @@ def test_streams_of_different_purpose_seed_update_or_index_differ() -> None:
     assert generator(*keys[0]).random() == generator(*keys[0]).random()
 
 
+def test_the_streams_are_what_they_always_were() -> None:
+    """Committed results and half-finished runs depend on them."""
+    order = Sampler([np.arange(8), np.arange(3)], [1.0, 1.5], seed=7).clips(10, 8)
+    expected = [[0, 2], [0, 3], [0, 4], [1, 1], [1, 2], [1, 0], [0, 3], [0, 5]]
+    assert order.tolist() == expected
+    batch = make_batches((Numbered([10, 300, 500, 800]), 1.0))[2]
+    assert content(batch) == [(2, 209), (3, 454), (1, 16), (0, 0)]
+    assert batch.noise[0, :3].tolist() == pytest.approx([0.9064102, 0.4619818, 0.3843003], abs=1e-7)
+
+
+def test_crops_of_several_corpora_stand_where_the_order_says() -> None:
+    corpora = (Numbered([10] * 5), 1.0), (Numbered([10] * 5, first=50), 1.0)
+    batches = make_batches(*corpora, batch_size=10)
+    picked = batches.sampler.clips(10, 10)
+    assert [clip for clip, _ in content(batches[1])] == (picked @ [50, 1]).tolist()
+
+
 # -------------------------------------------------------------------------------- errors
 
 
