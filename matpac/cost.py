@@ -28,7 +28,7 @@ def parts_table(run: ResolvedRun, num_mels: int) -> str:
 
 
 def _gflop(work: flops.Work) -> list[str]:
-    return [f"{n / 1e9:.3g}" for n in (work.forward, work.backward, work.total)]
+    return [f"{n / 1e9:.4g}" for n in (work.forward, work.backward, work.total)]
 
 
 def memory_lines(run: ResolvedRun, num_mels: int) -> list[str]:
@@ -36,12 +36,13 @@ def memory_lines(run: ResolvedRun, num_mels: int) -> list[str]:
     held, kept = memory.held(run, num_mels), memory.activations(run, num_mels)
     batch = run.pretrain.batch_size
     micro = min(run.pretrain.micro_batch_size or batch, batch)
+    work = batch * flops.per_clip(run, num_mels) / 1e12
     return [
         "memory of a process: "
         + ", ".join(f"{name} {amount(size)}" for name, size in held.items() if size)
         + f"; kept for the backward pass {amount(kept)} per clip, {amount(micro * kept)} per "
         + f"micro-batch of {micro}",
-        f"per update of {batch:,} clips: {batch * flops.per_clip(run, num_mels) / 1e12:.3g} TFLOP, "
+        f"per update of {batch:,} clips: {number(work)} TFLOP, "
         f"{amount(batch * memory.crop_bytes(run, num_mels))} read, "
         f"{amount(memory.gradient_bytes(run, num_mels))} of gradient per process",
     ]
@@ -61,7 +62,7 @@ def runs_table(found: Iterable[Training], *, gpus: int) -> str:
 def _sums(found: list[Training], gpus: int) -> list[str]:
     hours = sum(each.hours for each in found)
     flop = sum(each.flop for each in found)
-    return [f"{flop / 1e18:.3g}", f"{hours:.3g}", f"{hours * gpus:.3g}"]
+    return [number(flop / 1e18), number(hours), number(hours * gpus)]
 
 
 def scaling_table(params: Params, *, clips_per_s: float, gpus: Iterable[int] = GPUS) -> str:
@@ -78,16 +79,16 @@ def scaling_table(params: Params, *, clips_per_s: float, gpus: Iterable[int] = G
         share = batch / n
         found = budget.trainings(params, clips_per_s=clips_per_s, gpus=n)
         hours = next(each.hours for each in found if each.run == budget.base_name(params))
-        exchange = [f"{2 * (n - 1) / n * gradient / link * 1e3:.3g}" for link in LINKS.values()]
+        exchange = [number(2 * (n - 1) / n * gradient / link * 1e3) for link in LINKS.values()]
         rows.append(
             [
                 str(n),
                 f"{share:g}",
                 f"{-(-share // (micro or share)):g}",
-                f"{share / clips_per_s * 1e3:.3g}",
+                number(share / clips_per_s * 1e3),
                 *exchange,
-                f"{n * clips_per_s * crop / 1e6:,.0f}",
-                f"{hours:.3g}",
+                number(n * clips_per_s * crop / 1e6),
+                number(hours),
             ]
         )
     header = ["GPUs", "clips per GPU", "micro-batches", "computing (ms)"]
@@ -107,6 +108,11 @@ def table(header: list[str], rows: list[list[str]]) -> str:
         for row in [header, rule, *rows]
     ]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def number(value: float) -> str:
+    """Three digits, or all before the point."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def amount(size: float) -> str:

@@ -58,7 +58,7 @@ def stages_table(
         else:
             hours = None
         which = ", ".join(items) if items[0] else ""
-        rows.append([kind, str(len(items)), "?" if hours is None else f"{hours:.3g}", which])
+        rows.append([kind, str(len(items)), "?" if hours is None else cost.number(hours), which])
     return cost.table(["stage", "runs", "hours", "of"], rows)
 
 
@@ -90,8 +90,8 @@ def main() -> None:
     lines = [
         f"profile {params.profile}: these stages would run, and after them what depends on them",
         stages_table(params, kinds, trainings),
-        f"pretrain: {hours:.3g} h from scratch on {devices} x {clips_per_s:,.4g} clips/s "
-        f"({source}), {hours * devices:.3g} device-hours",
+        f"pretrain: {cost.number(hours)} h from scratch on {devices} x {clips_per_s:,.4g} clips/s "
+        f"({source}), {cost.number(hours * devices)} device-hours",
     ]
     if budget.epoch(params, run.model.crop_frames).assumed:
         lines.append("(a corpus is not there yet: its clips are assumed)")
