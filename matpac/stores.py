@@ -59,7 +59,6 @@ def build(
     for other in folder.parent.glob(f"{folder.name}.building*"):
         if other != building:
             shutil.rmtree(other, ignore_errors=True)
-    files.remove_temporaries(building)
     (building / "parts").mkdir(parents=True, exist_ok=True)
     shards = plan_shards(manifest, front_end, shard_bytes)
     _write_missing(manifest, shards, building, audio_folder, front_end, workers)
@@ -118,25 +117,25 @@ def _write_index(
         sums.append(np.array(clips["sums"]))
         squares.append(np.array(clips["squares"]))
     used = shards >= 0
-    table = pd.DataFrame({"clip": manifest["clip"].to_numpy(), "shard": shards})
-    table["first_frame"], table["num_frames"] = np.int64(0), np.int64(0)
-    if entries:
-        table.loc[used, "num_frames"] = np.concatenate(num_frames)
-        table.loc[used, "first_frame"] = np.concatenate(first_frame)
-    table["excluded"] = manifest["excluded"].to_numpy()
-    table.loc[used, "excluded"] = problems
+    table = pd.DataFrame({"clip": manifest["clip"].array, "shard": shards})
+    for name, values in (("first_frame", first_frame), ("num_frames", num_frames)):
+        table[name] = np.int64(0)
+        table.loc[used, name] = np.concatenate([np.empty(0, np.int64), *values])
+    excluded = manifest["excluded"].to_numpy(dtype=object, copy=True)
+    excluded[used] = problems
+    table["excluded"] = excluded
     table.loc[table["excluded"] != "", "shard"] = -1
     tables = _write_tables(folder, table)
-    excluded = table[table["excluded"] != ""]
+    left_out = table[table["excluded"] != ""]
     index = header | {
-        "num_clips": len(table) - len(excluded),
+        "num_clips": len(table) - len(left_out),
         "num_frames": int(table["num_frames"].sum()),
         "sum": math.fsum(chain.from_iterable(sums)),
         "sum_squares": math.fsum(chain.from_iterable(squares)),
         "tables": tables,
         "shards": entries,
-        "num_excluded": len(excluded),
-        "excluded": excluded[["clip", "excluded"]].head(datasets.LISTED).to_dict("records"),
+        "num_excluded": len(left_out),
+        "excluded": left_out[["clip", "excluded"]].head(datasets.LISTED).to_dict("records"),
     }
     files.write_json(folder / "index.json", index)
 
@@ -160,9 +159,11 @@ def _write_tables(folder: Path, table: pd.DataFrame) -> list[dict[str, Any]]:
     """Writes ``clips.parquet`` and ``clips.npy``; returns their names, sizes and checksums."""
     paths = [folder / "clips.parquet", folder / "clips.npy"]
     files.write_table(paths[0], table)
-    usable = table.assign(row=np.arange(len(table)))[table["excluded"] == ""]
+    usable = (table["excluded"] == "").to_numpy()
+    table["row"] = np.arange(len(table))
+    columns = [table[name].to_numpy(np.int32)[usable] for name in COLUMNS]
     with files.replacing(paths[1]) as temporary, temporary.open("wb") as file:
-        np.save(file, usable[list(COLUMNS)].to_numpy(np.int32).T.copy())  # (4, clips)
+        np.save(file, np.stack(columns))  # (4, clips)
     return [
         {"file": path.name, "bytes": path.stat().st_size, "sha256": files.sha256(path)}
         for path in paths
