@@ -30,7 +30,6 @@ from matpac.sections import (  # noqa: F401 (and these)
     Common,
     EncoderConfig,
     FetchParams,
-    FiguresParams,
     LogmelConfig,
     LogmelParams,
     ModelConfig,

@@ -268,12 +268,8 @@ class ProbeParams(PretrainParams):
     probe: ProbeConfig
 
 
-class FiguresParams(ProbeParams, LogmelParams):
-    """Sections of the ``figures`` stage."""
-
-
-class Params(FiguresParams, FetchParams):
-    """The whole of ``params.yaml``."""
+class Params(ProbeParams, FetchParams):
+    """The whole of ``params.yaml``, and the sections of the ``figures`` stage."""
 
 
 class ResolvedRun(Section):

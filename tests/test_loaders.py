@@ -413,7 +413,6 @@ def test_every_missing_clip_and_class_is_told(source: str) -> None:
     ]
 
 
-@pytest.mark.slow
 def test_whole_gtzan_and_esc50_pass_and_a_lost_file_is_named(root: Path) -> None:
     """At full size, every file a link to one of a tenth of a second."""
     one = root / "one.wav"
