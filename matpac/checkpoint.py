@@ -7,13 +7,15 @@ starts afresh and says so, leaving the old folder until ``make clean-checkpoints
 A state is copied between two updates and written by a thread meanwhile, one at a time.
 """
 
+import errno
+import fcntl
 import shutil
 import time
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from matpac import config, distributed, files, states
 from matpac.provenance import code_digest
@@ -21,6 +23,8 @@ from matpac.states import Identity, Snapshot
 
 STATES = f"state-{9 * '[0-9]'}"
 """Pattern of their names."""
+LOCK_WAIT_S = 60.0
+"""How long a start waits for another process of the same run: it may be about to end."""
 
 
 def identity(resolved: config.ResolvedRun, index: dict[str, Any]) -> Identity:
@@ -52,6 +56,7 @@ class Checkpoints:
         self.begun = time.monotonic()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
+        self._lock: IO[str] | None = None
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -61,12 +66,13 @@ class Checkpoints:
             self.wait()
         finally:
             self._thread.shutdown()
+            if self._lock:
+                self._lock.close()
 
     def others(self) -> list[Path]:
-        """Folders of the same run with another fingerprint."""
-        if not self.folder.parent.exists():
-            return []
-        return sorted(f for f in self.folder.parent.iterdir() if f != self.folder)
+        """Folders of the same run with states of another fingerprint."""
+        found = {path.parent for path in self.folder.parent.glob(f"*/{STATES}.pt")}
+        return sorted(found - {self.folder})
 
     def due(self) -> bool:
         """Whether it is time for the next state."""
@@ -102,11 +108,15 @@ class Checkpoints:
         with the reason, and the one before it taken. States newer than the one taken are put aside,
         since training will come to their steps again.
 
-        Raises: RuntimeError naming the files if there are some and none can be used; for a chosen
-            one FileNotFoundError, or ValueError if it is damaged or another run's.
+        From here on no other process can train this run, until the block or this process ends.
+
+        Raises: RuntimeError naming the files if there are some and none can be used, and if another
+            process trains this run; for a chosen state FileNotFoundError, or ValueError if it is
+            damaged or another run's.
         """
         path = state = None
         if distributed.rank() == 0:
+            self._claim()
             self._remove_leftovers()
             path, state = (chosen, self._read(chosen)) if chosen else self._newest()
             if state is not None:
@@ -152,6 +162,19 @@ class Checkpoints:
                         each.replace(aside / each.name)
                 print(f"{path}: after step {step}, put aside in {aside}")
 
+    def _claim(self) -> None:
+        """Locks the folder; the system unlocks it when this process ends, however it does."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = (self.folder / "lock").open("a")
+        if _locked(self._lock):
+            return
+        print(f"{self.folder}: waiting for another process that trains this run", flush=True)
+        deadline = time.monotonic() + LOCK_WAIT_S
+        while not _locked(self._lock):
+            if time.monotonic() >= deadline:
+                raise RuntimeError(f"{self.folder}: another process trains this run")
+            time.sleep(0.2)
+
     def _remove_leftovers(self) -> None:
         """Removes what killed processes were writing or removing."""
         files.remove_temporaries(self.folder)
@@ -161,6 +184,15 @@ class Checkpoints:
 
     def _states(self) -> list[Path]:
         return sorted(self.folder.glob(f"{STATES}.pt"))
+
+
+def _locked(lock: IO[str]) -> bool:
+    """Locks a file unless another process has. A file system without locks asks nobody."""
+    try:
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.EACCES, errno.EAGAIN)
+    return True
 
 
 def main() -> None:

@@ -1,5 +1,8 @@
 """The training states of a run: what is kept, what is taken, what is said."""
 
+import multiprocessing
+import os
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,9 +48,9 @@ def state_file(checkpoints: Checkpoints, step: int) -> Path:
 # -------------------------------------------------------------------------------- states
 
 
-def test_nothing_is_made_before_the_first_save(checkpoints: Checkpoints) -> None:
+def test_a_first_start(checkpoints: Checkpoints) -> None:
     assert checkpoints.load() is None
-    assert not checkpoints.folder.parent.exists() and checkpoints.others() == []
+    assert names(checkpoints.folder) == ["lock"] and checkpoints.others() == []
 
 
 def test_the_newest_state_comes_back_exactly(checkpoints: Checkpoints) -> None:
@@ -85,6 +88,7 @@ def test_when_a_state_is_due(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_other_fingerprints_of_the_run(checkpoints: Checkpoints) -> None:
     save(checkpoints, 1)
     assert checkpoints.others() == []
+    checkpoints.folder.with_name("empty").mkdir()  # a start that came to no state
     assert make(checkpoints.folder.with_name("xyz")).others() == [checkpoints.folder]
 
 
@@ -221,7 +225,7 @@ def test_if_no_state_is_usable_training_does_not_start(checkpoints: Checkpoints)
     save(checkpoints, 3, 4)
     for step in (3, 4):
         truncate(state_file(checkpoints, step))
-    before = names(checkpoints.folder)
+    before = ["lock", *names(checkpoints.folder)]
     with pytest.raises(RuntimeError, match=r"(?s)000000004\.pt.*000000003\.pt.*start afresh"):
         checkpoints.load()
     assert names(checkpoints.folder) == before
@@ -233,7 +237,7 @@ def test_what_a_killed_writer_left_is_removed(checkpoints: Checkpoints) -> None:
     (checkpoints.folder / "state-000000004.json").write_text("{}")  # its state never came
     (checkpoints.folder / "notes.json").write_text("mine")
     assert checkpoints.load()["step"] == 3
-    left = ["notes.json", "state-000000003.json", "state-000000003.pt"]
+    left = ["lock", "notes.json", "state-000000003.json", "state-000000003.pt"]
     assert names(checkpoints.folder) == left
 
 
@@ -279,7 +283,42 @@ def test_a_chosen_state_that_cannot_be_used_is_an_error(
             pytest.raises(ValueError, match=rf"(?s)3\.pt: belongs to another run:\n  {reason}$"),
         ):
             other.load(state_file(checkpoints, 3))
-    assert names(checkpoints.folder / "..") == ["abc"]
+
+
+# -------------------------------------------------------------------------------- two at once
+
+
+def hold(folder: Path, taken: Any, leave: Any) -> None:
+    with make(folder) as checkpoints:
+        checkpoints.load()
+        taken.set()
+        leave.wait(10)
+        os.kill(os.getpid(), signal.SIGKILL)  # the lock goes with the process, whatever its end
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_run_is_trained_by_one_process_at_a_time(
+    checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch, capsys: Any, ends: bool
+) -> None:
+    monkeypatch.setattr(checkpoint, "LOCK_WAIT_S", 10.0 if ends else 0.5)
+    save(checkpoints, 3)
+    fork = multiprocessing.get_context("fork")
+    taken, leave = fork.Event(), fork.Event()
+    other = fork.Process(target=hold, args=(checkpoints.folder, taken, leave))
+    other.start()
+    assert taken.wait(10)
+    (half := checkpoints.folder / ".state-000000004.pt.0a1b2c3d.tmp").touch()  # the other's
+    if ends:
+        threading.Timer(0.5, leave.set).start()
+        assert checkpoints.load()["step"] == 3 and not half.exists()
+    else:
+        with pytest.raises(RuntimeError, match="abc: another process trains this run"):
+            checkpoints.load()
+        assert half.exists()
+        leave.set()
+    assert "waiting for another process that trains this run" in capsys.readouterr().out
+    other.join(10)
+    assert other.exitcode == -signal.SIGKILL
 
 
 # -------------------------------------------------------------------------------- identity
