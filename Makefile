@@ -8,7 +8,7 @@ export DVC_NO_ANALYTICS := 1
 # Waiting threads spin shortly, then sleep: on a busy machine long spinning is ten times slower.
 export GOMP_SPINCOUNT ?= 1000
 
-.PHONY: help setup repro plan test esc10 notebooks lock use lint clean-checkpoints
+.PHONY: help setup repro plan test soak esc10 notebooks lock use lint clean-checkpoints
 help:               ## Lists the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/' | expand -t 22
 
@@ -34,6 +34,9 @@ plan: setup         ## What `make repro` would run now: hours, GPU-hours, disk
 test: setup         ## All tests, notebooks included
 	$(BIN)/python -m pytest tests
 	$(BIN)/python -m pytest --nbval notebooks
+
+soak: setup         ## Long tests: kills training many times
+	MATPAC_SOAK=1 $(BIN)/python -m pytest tests/test_soak.py
 
 esc10: setup        ## Pretrains and probes on real recordings: make esc10 FOLDER=/path/to/ESC-10
 	@test -d "$(FOLDER)/audio" || { echo 'FOLDER: got "$(FOLDER)", needed: a folder with audio/ and meta/esc10.csv'; exit 1; }
