@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from matpac.products import Linear, layer
+
 LAYER_NORM_EPS = 1e-6
 
 
@@ -20,8 +22,8 @@ class Attention(nn.Module):
     def __init__(self, width: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.qkv = nn.Linear(width, 3 * width)
-        self.proj = nn.Linear(width, width)
+        self.qkv = Linear(width, 3 * width)
+        self.proj = Linear(width, width)
 
     def forward(self, tokens: Tensor, wanted: int | None = None) -> Tensor:
         """(B, N, D) -> (B, N, D), or (B, n, D) of the last n = ``wanted`` tokens."""
@@ -32,8 +34,8 @@ class Attention(nn.Module):
             (w_query, w_rest), (b_query, b_rest) = (
                 each.split([width, 2 * width]) for each in (self.qkv.weight, self.qkv.bias)
             )
-            query = self._heads(F.linear(tokens[:, -wanted:], w_query, b_query), 1)[0]
-            key, value = self._heads(F.linear(tokens, w_rest, b_rest), 2)
+            query = self._heads(layer(tokens[:, -wanted:], w_query, b_query), 1)[0]
+            key, value = self._heads(layer(tokens, w_rest, b_rest), 2)
         mixed = F.scaled_dot_product_attention(query, key, value)
         return self.proj(mixed.transpose(1, 2).flatten(2))  # (B, N or n, D)
 
@@ -47,8 +49,8 @@ class MLP(nn.Module):
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(width, hidden)
-        self.fc2 = nn.Linear(hidden, width)
+        self.fc1 = Linear(width, hidden)
+        self.fc2 = Linear(hidden, width)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, N, D) -> (B, N, D)."""

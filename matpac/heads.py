@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from matpac.products import Linear, layer
+
 
 class Head(nn.Module):
     """DINO's projection head: three linear layers, L2 norm, K prototypes of learned norm.
@@ -29,23 +31,23 @@ class Head(nn.Module):
     ) -> None:
         super().__init__()
         self.mlp = nn.Sequential(
-            nn.Linear(width, hidden),
+            Linear(width, hidden),
             nn.GELU(),
-            nn.Linear(hidden, hidden),
+            Linear(hidden, hidden),
             nn.GELU(),
-            nn.Linear(hidden, bottleneck),
+            Linear(hidden, bottleneck),
         )
         self.weight_g = nn.Parameter(torch.ones(num_prototypes, 1), requires_grad=train_weight_g)
         self.weight_v = nn.Parameter(nn.Linear(bottleneck, num_prototypes, bias=False).weight.data)
-        for layer in self.mlp[::2]:
-            nn.init.trunc_normal_(layer.weight, std=0.02)
-            nn.init.zeros_(layer.bias)
+        for linear in self.mlp[::2]:
+            nn.init.trunc_normal_(linear.weight, std=0.02)
+            nn.init.zeros_(linear.bias)
 
     def forward(self, latents: Tensor) -> Tensor:
         """Logits (..., K) of latents (..., D), which may have any norm."""
         direction = F.normalize(self.mlp(latents), dim=-1)
         prototypes = self.weight_g * F.normalize(self.weight_v, dim=-1)  # (K, bottleneck)
-        return F.linear(direction, prototypes)
+        return layer(direction, prototypes)
 
 
 class Center(nn.Module):

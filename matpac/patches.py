@@ -7,6 +7,8 @@ V of them chosen, D width. Patches are frequency-major: patch r*C + c, row 0 the
 import torch
 from torch import Tensor, nn
 
+from matpac.products import Linear
+
 
 def patch_grid(num_mels: int, num_frames: int, patch_size: int) -> tuple[int, int]:
     """Rows and columns of the patch grid.
@@ -72,7 +74,7 @@ class PatchEmbedding(nn.Module):
         super().__init__()
         self.rows, self.columns = patch_grid(num_mels, num_frames, patch_size)
         self.patch_size = patch_size
-        self.proj = nn.Linear(patch_size * patch_size, width)
+        self.proj = Linear(patch_size * patch_size, width)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         table = sincos_positions(self.rows, self.columns, width)
         self.positions = nn.Parameter(table, requires_grad=learned_positions)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from matpac.encoder import Encoder, xavier_linear
 from matpac.masking import Mask
 from matpac.patches import sincos_positions
+from matpac.products import Linear
 
 
 class Predictor(nn.Module):
@@ -33,12 +34,12 @@ class Predictor(nn.Module):
         learned_positions: bool = False,
     ) -> None:
         super().__init__()
-        self.embed = nn.Linear(encoder_width, width)
+        self.embed = Linear(encoder_width, width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
         table = sincos_positions(rows, columns, width)
         self.positions = nn.Parameter(table, requires_grad=learned_positions)
         self.encoder = Encoder(width, depth, num_heads, mlp_ratio=mlp_ratio)
-        self.project = nn.Linear(width, encoder_width)
+        self.project = Linear(width, encoder_width)
         for linear in (self.embed, self.project):
             xavier_linear(linear)
         nn.init.normal_(self.mask_token, std=0.02)

@@ -13,13 +13,22 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+FEWEST_WEIGHTS = 2**18
+"""Of a layer that gains much: 512 x 512. Small networks gain little and stay as torch has them."""
+
 
 class Linear(nn.Linear):
-    """`torch.nn.Linear` whose product is `linear`."""
+    """`torch.nn.Linear` whose product is that of `layer`."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(..., in) -> (..., out)."""
-        return linear(inputs, self.weight, self.bias)
+        return layer(inputs, self.weight, self.bias)
+
+
+def layer(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`linear` where it pays, `torch.nn.functional.linear` for small weights."""
+    product = linear if weight.numel() >= FEWEST_WEIGHTS else F.linear
+    return product(inputs, weight, bias)
 
 
 def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -57,6 +57,16 @@ def test_the_product_comes_from_onednn_where_it_can() -> None:
     assert products.linear(inputs[:0], weight, bias).shape == (0, 5)
 
 
+@pytest.mark.parametrize(("out", "inner", "ours"), [(512, 512, True), (512, 511, False)])
+def test_small_layers_stay_as_torch_has_them(out: int, inner: int, ours: bool) -> None:
+    inputs, weight, bias = operands((2, inner), out)
+    value = products.layer(inputs, weight, bias)
+    assert ("_Linear" in value.grad_fn.name()) == (ours and products._AVAILABLE)
+    module = products.Linear(inner, out)
+    module.load_state_dict({"weight": weight, "bias": bias})
+    assert torch.equal(module(inputs), value)
+
+
 def test_gradients_only_where_they_are_wanted() -> None:
     inputs, weight, bias = operands((4, 6), 5)
     products.linear(inputs.detach(), weight, bias.detach()).sum().backward()
