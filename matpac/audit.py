@@ -34,18 +34,17 @@ def audit(
         name: of the data set, for the progress display.
     Returns: indexed by path: size, changed (ns), duration_s, sha256, problem.
     """
-    holders = {path: containers.holder(path) for path in paths}
-    states = {holder: size_and_time(folder / holder) for holder in set(holders.values())}
-    facts = pd.DataFrame(
-        [(path, *states[holder]) for path, holder in holders.items()],
-        columns=["path", "size", "changed"],
-    )
+    facts = pd.DataFrame({"path": pd.Series(paths, dtype=str).drop_duplicates()})
+    facts["holder"] = facts["path"].str.replace(containers.MEMBER, r"\1", regex=True)
+    states = [(holder, *size_and_time(folder / holder)) for holder in facts["holder"].unique()]
+    states = pd.DataFrame(states, columns=["holder", "size", "changed"])
+    facts = facts.merge(states, on="holder", how="left").drop(columns="holder")
     # Two folders may hold files of one name, size and time: unpacked archives do.
     place = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]
     cache_path = cache / f"audit-v{VERSION}-{place}.parquet"
     known = pd.read_parquet(cache_path) if cache_path.exists() else _no_findings()
     facts = facts.merge(known, on=["path", "size", "changed"], how="left").set_index("path")
-    new = facts.index[facts["problem"].isna()]
+    new = np.flatnonzero(facts["problem"].isna())
     if len(new):
         _check_new(facts, new, folder, cache_path, workers, name)
     return facts
@@ -88,32 +87,33 @@ def add_facts(
 
 def _check_new(
     facts: pd.DataFrame,
-    new: pd.Index,
+    new: np.ndarray,
     folder: Path,
     cache_path: Path,
     workers: Workers,
     name: str,
 ) -> None:
-    """Fills in the findings of ``new`` paths, saving them every minute."""
-    saved = time.monotonic()
-    found: list[audio.AudioFacts] = []
+    """Fills in the findings of the rows ``new``, saving them every minute."""
+    saved, num_saved = time.monotonic(), 0
+    found: list[audio.AudioFacts] = []  # since the last time
 
     def save() -> None:
-        done = new[: len(found)]
-        columns = ["duration_s", "sha256", "problem"]
-        rows = [(each.duration_s, each.sha256, each.problem) for each in found]
-        facts.loc[done, columns] = pd.DataFrame(rows, index=done, columns=columns)
+        rows = new[num_saved : num_saved + len(found)]
+        for column in ("duration_s", "sha256", "problem"):
+            values = [getattr(each, column) for each in found]
+            facts.iloc[rows, facts.columns.get_loc(column)] = values
         kept = facts[facts["problem"].notna() & (facts["size"] >= 0)]
         files.write_table(cache_path, kept.reset_index())
 
-    jobs = ([folder / path for path in batch] for batch in _batches(new))
+    jobs = ([folder / path for path in batch] for batch in _batches(facts.index[new]))
     with Progress(len(new), f"check {name}", unit="file") as progress:
         for results in workers.map(_check_all, jobs, num_items=len(new)):
             found += results
             progress.update(len(results))
             if time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
                 save()
-                saved = time.monotonic()
+                saved, num_saved = time.monotonic(), num_saved + len(found)
+                found.clear()
     save()
 
 

@@ -16,7 +16,8 @@ if TYPE_CHECKING:  # most who ask what a path means read no parquet
 SUFFIXES = (".tar", ".parquet")
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 """Their members cannot be reached one by one."""
-MEMBER = re.compile(r"(?s)(.*\.(tar|parquet))::(\d+)\+(\d+)", re.IGNORECASE)
+MEMBER = r"(?is)^(.*\.(tar|parquet))::(\d+)\+(\d+)$"
+"""The path of a member: its container, what that is, and two numbers."""
 
 
 class UnreadableError(ValueError):
@@ -35,23 +36,16 @@ class Member(NamedTuple):
 
 def member(path: Path | str) -> Member | None:
     """What the path of a member means; None for that of an ordinary file."""
-    if (found := MEMBER.fullmatch(str(path))) is None:
+    if (found := re.match(MEMBER, str(path))) is None:
         return None
     return Member(Path(found[1]), int(found[3]), int(found[4]))
 
 
-def holder(path: str) -> str:
-    """The file that has to be read for a path: a member's container, or the file itself."""
-    found = MEMBER.fullmatch(path)
-    return found[1] if found else path
-
-
 def read_together(path: str, other: str) -> bool:
     """Whether reading one reads the other too: rows of one row group."""
-    found = MEMBER.fullmatch(path)
-    return bool(found) and found[2].lower() == "parquet" and (
-        path.rpartition("+")[0] == other.rpartition("+")[0]
-    )  # fmt: skip
+    found = re.match(MEMBER, path)
+    same = path.rpartition("+")[0] == other.rpartition("+")[0]
+    return same and found is not None and found[2].lower() == "parquet"
 
 
 def read(where: Member) -> bytes:

@@ -61,7 +61,8 @@ def packed_manifest(
             f"{name}: {len(unread)} of {len(places)} shards cannot be used, allowed: "
             f"logmel.max_bad_fraction {max_bad_fraction:g}\n{datasets.describe(reasons)}"
         )
-    manifest = pd.DataFrame({"clip": _clips(members), "path": _paths(members)})
+    paths = _paths(members)
+    manifest = pd.DataFrame({"clip": _clips(members, paths), "path": paths})
     add_facts(manifest, relative_to, window_ms=window_ms, cache=cache, workers=workers, name=name)
     twins = _exclude_copies(manifest, members["name"])
     manifest = pd.concat([_rows_of(lost), manifest], ignore_index=True)
@@ -133,9 +134,8 @@ def _paths(members: pd.DataFrame) -> pd.Series:
     return members["shard"] + "::" + place
 
 
-def _clips(members: pd.DataFrame) -> pd.Series:
+def _clips(members: pd.DataFrame, paths: pd.Series) -> pd.Series:
     """Container and name; of nameless and repeated members the place, too."""
-    paths = _paths(members)
     clips = members["shard"] + "/" + members["name"].str.replace(r"^(\.?/)+", "", regex=True)
     clips = clips.where(members["name"] != "", paths)
     again = clips.duplicated(keep=False) & (members["name"] != "")
