@@ -125,10 +125,12 @@ def estimate(
         took = duration(updates * batch / together)
         return line + f"about {took} on {where} (measured: {together:,.4g} clips/s)"
     products = matrix_rate(run.pretrain.precision)
-    took = duration(updates * batch * work / (products * processes))
+    least = updates * batch * work / (products * processes)
+    if least < 60:  # small networks do not keep the device busy: this would say nothing
+        return line + f"no run was timed on {where} yet"
     return line + (
-        f"at least {took} on {where}, whose matrix products reach {products / 1e12:.2g} TFLOP/s "
-        "(no run was timed here yet)"
+        f"at least {duration(least)} on {where}, whose matrix products reach "
+        f"{products / 1e12:.2g} TFLOP/s (no run was timed here yet)"
     )
 
 

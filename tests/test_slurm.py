@@ -19,6 +19,9 @@ import smoke
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "slurm" / "pretrain.sbatch"
 
+LIMIT_S = 240
+"""Seconds until a script is taken to hang."""
+
 # Like Slurm's: starts one task in a session of its own; SIGTERM kills it at once (`srun: forcing
 # job termination`), which is why the script must not use it.
 SRUN = """
@@ -55,9 +58,11 @@ case "$*" in
         ;;
 esac
 """
-UNTIL_TOLD = (
-    "trap 'told=1' TERM; touch \"$LOG.started\"; until [[ ${told:-} ]]; do sleep 0.05; done; "
-)
+UNTIL_TOLD = """
+trap told=1 TERM
+touch "$LOG.started"
+for ((i = 0; i < 400; i++)); do [[ ${told:-} ]] && break; sleep 0.05; done
+"""
 STATE = '"$BULK/checkpoints/base/fingerprint/state-000000001.pt"'
 
 
@@ -112,7 +117,7 @@ class Cluster:
     def run(self) -> tuple[int, str]:
         """Exit status and output of the script."""
         with self.start() as script:
-            output, _ = script.communicate(timeout=240)
+            output, _ = script.communicate(timeout=LIMIT_S)
         return script.returncode, output
 
     def told_to_stop(self, started: Path) -> tuple[int, str]:
@@ -120,7 +125,7 @@ class Cluster:
         with self.start() as script:
             wait_for(started, script)
             script.send_signal(signal.SIGTERM)
-            output, _ = script.communicate(timeout=240)
+            output, _ = script.communicate(timeout=LIMIT_S)
         return script.returncode, output
 
     def calls(self, command: str) -> list[str]:
@@ -131,7 +136,7 @@ class Cluster:
         ]
 
 
-def wait_for(path: Path, script: subprocess.Popen, seconds: float = 240) -> None:
+def wait_for(path: Path, script: subprocess.Popen, seconds: float = LIMIT_S) -> None:
     end = time.monotonic() + seconds
     while not path.exists():
         assert script.poll() is None, script.communicate()[0]
@@ -258,12 +263,12 @@ def test_a_run_of_two_processes_stops_and_goes_on(tmp_path: Path) -> None:
     )
     folder = bulk / "checkpoints" / "base"
     with cluster.start() as script:
-        end = time.monotonic() + 240
+        end = time.monotonic() + LIMIT_S
         while not list(folder.glob("*/state-*.pt")):  # training has begun
             assert script.poll() is None and time.monotonic() < end, script.communicate()[0]
             time.sleep(0.05)
         script.send_signal(signal.SIGTERM)
-        output, _ = script.communicate(timeout=240)
+        output, _ = script.communicate(timeout=LIMIT_S)
     assert script.returncode == 0, output
     assert cluster.calls("scontrol")[-1] == "requeue 123456"
     step = max(int(state.stem.split("-")[1]) for state in folder.glob("*/state-*.pt"))

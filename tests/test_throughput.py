@@ -75,6 +75,8 @@ def test_without_a_rate_matrix_products_give_a_lower_bound(
     text = throughput.estimate(run, num_mels=16, updates=1500, rate=None, processes=1)
     assert "at least 10 min on 1 x card, whose matrix products reach" in text
     assert text.endswith("(no run was timed here yet)")
+    text = throughput.estimate(run, num_mels=16, updates=149, rate=None, processes=1)
+    assert text.endswith("GFLOP per clip; no run was timed on 1 x card yet")  # under a minute
 
 
 @pytest.mark.parametrize(
