@@ -9,7 +9,7 @@ import pandas as pd
 import soundfile
 import torch
 
-from matpac import logmel, stores
+from matpac import config, logmel, stores
 from matpac.workers import Workers
 
 FRONT_END = {"sample_rate": 16000, "window_ms": 25.0, "hop_ms": 10.0, "num_mels": 80}
@@ -49,3 +49,24 @@ def expected(path: Path) -> np.ndarray:
 
 def content(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def make_folders(root: Path) -> None:
+    """Two data sets of four clips, "music" and "birds", each with folds."""
+    for name in ("music", "birds"):
+        corpus = make_corpus(root / name, LENGTHS_S)
+        table = corpus.manifest.assign(fold=[1, 2, 1, 2], label=["x", "y", "y", "x"])
+        table.to_csv(root / f"{name}.csv", index=False)
+
+
+def folder_params(tasks: list[str], **logmel: Any) -> config.FetchParams:
+    """Parameters of both, with "music" as corpus."""
+
+    def dataset(name: str) -> dict[str, Any]:
+        columns = {"filename": "path", "labels": "label", "kind": "multiclass", "fold": "fold"}
+        return {"source": "folder", "audio": name, "csv": f"{name}.csv"} | columns
+
+    section = FRONT_END | {"mean": None, "std": None, "max_bad_fraction": 0.0, "workers": 1}
+    sections = {"profile": "mini", "storage": None, "logmel": section | {"shard_mb": 1} | logmel}
+    sections |= {"datasets": {name: dataset(name) for name in ("music", "birds")}}
+    return config.parse(config.FetchParams, sections | {"corpora": {"music": 2.0}, "tasks": tasks})

@@ -10,12 +10,21 @@ import pytest
 import soundfile
 import torch
 
-from matpac import config, logmel, shards
+from matpac import logmel, shards
 from matpac.clips import Store, verify
 from matpac.fetch import fetch
 from matpac.preprocess import preprocess, statistics
 
-from noise import FRONT_END, LENGTHS_S, Corpus, content, expected, make_corpus
+from noise import (
+    FRONT_END,
+    LENGTHS_S,
+    Corpus,
+    content,
+    expected,
+    folder_params,
+    make_corpus,
+    make_folders,
+)
 
 
 @pytest.fixture
@@ -201,28 +210,14 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two data sets of four clips, "music" and "birds", each with folds."""
     monkeypatch.setenv("MATPAC_ROOT", str(tmp_path))
     monkeypatch.setenv("MATPAC_DATA", str(tmp_path / "scratch"))
-    for name in ("music", "birds"):
-        corpus = make_corpus(tmp_path / name, LENGTHS_S)
-        table = corpus.manifest.assign(fold=[1, 2, 1, 2], label=["x", "y", "y", "x"])
-        table.to_csv(tmp_path / f"{name}.csv", index=False)
+    make_folders(tmp_path)
     return tmp_path
-
-
-def parse_params(tasks: list[str], **logmel: Any) -> config.FetchParams:
-    def dataset(name: str) -> dict[str, Any]:
-        columns = {"filename": "path", "labels": "label", "kind": "multiclass", "fold": "fold"}
-        return {"source": "folder", "audio": name, "csv": f"{name}.csv"} | columns
-
-    section = FRONT_END | {"mean": None, "std": None, "max_bad_fraction": 0.0, "workers": 1}
-    sections = {"profile": "mini", "storage": None, "logmel": section | {"shard_mb": 1} | logmel}
-    sections |= {"datasets": {name: dataset(name) for name in ("music", "birds")}}
-    return config.parse(config.FetchParams, sections | {"corpora": {"music": 2.0}, "tasks": tasks})
 
 
 def test_stage_tracks_indices_and_leaves_pretraining_alone(
     project: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    params = parse_params(["music"])
+    params = folder_params(["music"])
     with pytest.raises(FileNotFoundError, match="run `dvc repro -f fetch@mini`"):
         preprocess(params)
     fetch(params)
@@ -237,7 +232,7 @@ def test_stage_tracks_indices_and_leaves_pretraining_alone(
     assert stage["pretraining"]["normalisation"]["mean"] == pytest.approx(mean, abs=1e-12)
     assert stage["pretraining"]["normalisation"]["measured"]
 
-    both = parse_params(["birds", "music"])
+    both = folder_params(["birds", "music"])
     fetch(both)
     capsys.readouterr()
     preprocess(both)
@@ -250,7 +245,7 @@ def test_stage_tracks_indices_and_leaves_pretraining_alone(
 
 
 def test_stage_takes_given_normalisation(project: Path) -> None:
-    params = parse_params(["music"], mean=-7.056, std=4.193)
+    params = folder_params(["music"], mean=-7.056, std=4.193)
     fetch(params)
     assert preprocess(params)["pretraining"]["normalisation"] == {
         "mean": -7.056, "std": 4.193, "measured": False

@@ -15,9 +15,13 @@ import dask
 import pytest
 from distributed import Client, LocalCluster
 
-from matpac import cluster, files
+from matpac import audio, cluster, files
 from matpac.cluster import VARIABLE
+from matpac.fetch import fetch
+from matpac.preprocess import preprocess
 from matpac.workers import Workers
+
+from noise import folder_params, make_folders
 
 
 @pytest.fixture(scope="module")
@@ -174,6 +178,27 @@ def test_a_job_whose_workers_are_killed(
         ):
             results.result(20)
     wait_until(lambda: len(local.scheduler.workers) == 2)
+
+
+@pytest.mark.slow
+def test_both_stages_run_on_it(
+    local: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = {}
+    for where, address in (("here", None), ("there", local.scheduler_address)):
+        root = tmp_path / where
+        monkeypatch.setenv("MATPAC_ROOT", str(root))
+        make_folders(root)
+        params = folder_params(["birds"], scheduler=address)
+        if address:  # this process reads no audio
+            monkeypatch.setattr(audio, "check", None)
+            monkeypatch.setattr(audio, "read", None)
+        fetch(params)
+        preprocess(params)
+        # What is known of files is kept with the time of their change, under their folder's name.
+        paths = [p for p in root.glob("data/**/*") if p.is_file() and "audit" not in p.parts]
+        made[where] = {path.relative_to(root): path.read_bytes() for path in paths}
+    assert len(made["here"]) > 10 and made["here"] == made["there"]
 
 
 def start(module: str, *arguments: str, without_library: Path | None = None) -> subprocess.Popen:
