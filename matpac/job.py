@@ -37,7 +37,7 @@ class Job:
 
 
 def prepare(job: Job) -> tuple[Batches, Trainer]:
-    """Opens the stores and builds the networks."""
+    """Opens the stores and builds the networks; says how many clips are too short to be used."""
     index, run = job.index, job.run
     corpora = [
         Corpus(Store(job.stores / c["store"], index_sha256=c["index_sha256"]), c["weight"])
@@ -54,6 +54,11 @@ def prepare(job: Job) -> tuple[Batches, Trainer]:
         world_size=distributed.world_size(),
         same_masks=run.pretrain.same_masks_on_all_ranks,
     )
+    if distributed.rank() == 0 and (short := batches.num_clips - batches.num_usable):
+        print(
+            f"{job.name}: {short} of {batches.num_clips} clips are left out: shorter than the "
+            f"{run.model.crop_frames} frames of a crop"
+        )
     return batches, trainer
 
 

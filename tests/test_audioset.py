@@ -207,7 +207,9 @@ def test_three_layouts_of_the_same_clips_give_the_same_logmels(
     assert manifest["sha256"].nunique() == 7 and (manifest["group"] == manifest["clip"]).all()
 
 
-def test_two_corpora_with_weights_train_together(project: Path) -> None:
+def test_two_corpora_with_weights_train_together(
+    project: Path, capsys: pytest.CaptureFixture
+) -> None:
     write_tar(project / "audioset/0.tar", samples(CLIPS))
     own = {f"own{i}": content("--PJHxphWEs")[: 44 + 2 * 8000] for i in range(4)}
     for name, data in own.items():  # cut at half a second, with a header that says so
@@ -240,6 +242,8 @@ def test_two_corpora_with_weights_train_together(project: Path) -> None:
     metrics = pretrain("base", params)["seed_0"]
     assert (metrics["steps"], metrics["clips"], metrics["clips_shorter_than_a_crop"]) == (4, 10, 1)
     assert np.isfinite(metrics["total_loss"])
+    told = "base: 1 of 11 clips are left out: shorter than the 32 frames of a crop\n"
+    assert told in capsys.readouterr().out
 
 
 # --------------------------------------------------------------------------------------- members
