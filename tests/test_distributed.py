@@ -19,7 +19,7 @@ import workers_ddp
 from matpac import distributed
 from matpac.batches import Batches, Corpus
 
-UPDATES = 4
+UPDATES, LOST = 4, 7
 # Some gradients are 0 but for rounding (of the attention's key bias, say); divided by their own
 # size, as Adam does with its usual epsilon, they would move weights by chance.
 STEADY = {"eps": 1e-3, "learning_rate": 0.03, "batch_size": 8}
@@ -187,7 +187,8 @@ def several_things(bulk: Path, processes: int) -> dict[str, Any]:
         changes = changes | {"pretrain": changes["pretrain"] | one_by_one}
         jobs[name] = tiny.make_job(bulk, outputs, tiny.run(**changes))
     whole = tiny.run(objective={"alpha": 1.0}, pretrain={"epochs": 2.0})
-    work = (jobs, UPDATES, tiny.make_job(bulk, outputs, whole))
+    lost = tiny.make_job(bulk, outputs / "lost", tiny.run(pretrain={"batch_size": 4}))
+    work = (jobs, UPDATES, tiny.make_job(bulk, outputs, whole), (lost, LOST))
     done = distributed.launch(workers_ddp.several_things, *work, num_processes=processes)
     return done | {"folder": outputs}
 
@@ -211,7 +212,9 @@ def test_exchanges_between_processes(several) -> None:
     assert several["mean"] == [count, -(count - 1) / 2]  # of 1 + 2 rank, and of -rank
     assert several["any"] == [True, False]
     assert several["gathered"] == [{"rank": rank} for rank in range(count)]
-    assert several["wrapped"] == "DistributedDataParallel"
+    # Each its own until the last micro-batch; then everyone has the mean of all that gathered.
+    mean = 2 * 3 * (count + 1) / 2
+    assert several["gradients"] == [[3.0 * (rank + 1), mean] for rank in range(count)]
 
 
 @pytest.mark.ddp
@@ -238,6 +241,18 @@ def test_a_whole_run_in_several_processes(several, one) -> None:
     assert len(logs[0]) == 6
     np.testing.assert_allclose(*logs, rtol=1e-4)
     assert (several["folder"] / "encoder.safetensors").exists()
+
+
+@pytest.mark.ddp
+@pytest.mark.slow
+def test_a_clip_that_spoils_an_update_stops_every_process(several) -> None:
+    """It was in the last process's part; all say so, and the last good state is kept."""
+    clip = several["lost"][-1][1]
+    for said, _ in several["lost"]:
+        assert said.startswith(f"tiny: step {LOST}: not finite, nothing updated since: ")
+        assert f"\n  log-mel of {clip}\n" in said and said.count("log-mel of") == 1
+    states = (several["folder"] / "lost").rglob("state-*.pt")
+    assert max(path.name for path in states) == f"state-{LOST:09d}.pt"
 
 
 def read_log(path: Path) -> list[list[float]]:

@@ -6,6 +6,7 @@ What is slow to import is imported where it is used, for the functions that do w
 import os
 import signal
 import sys
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -36,7 +37,44 @@ def some_updates(job: "Job", count: int) -> dict[str, Any]:
     return {"measured": measured, "tensors": tensors}
 
 
-def several_things(jobs: dict[str, "Job"], count: int, whole: "Job") -> dict[str, Any]:
+def lost_run(job: "Job", step: int) -> list[tuple[str, str]]:
+    """One clip of the last process is spoiled in one update. Returns: what each says, and it."""
+    from matpac.batches import Batch, Batches
+    from matpac.pretrain import train
+
+    whole, spoiled = Batches.__getitem__, []
+
+    def spoil(self: Batches, update: int) -> Batch:
+        batch = whole(self, update)
+        if update == step and distributed.rank() == distributed.world_size() - 1:
+            batch.logmel[0, 2, 3] = float("inf")
+            spoiled[:] = self.names(update)[:1]
+        return batch
+
+    Batches.__getitem__ = spoil
+    try:
+        train(job)
+        said = ""
+    except RuntimeError as error:
+        said = str(error)
+    finally:
+        Batches.__getitem__ = whole
+    return distributed.gather((said, "".join(spoiled)))
+
+
+def gradients(replica: torch.nn.Module) -> list[list[float]]:
+    """Of every process: d(3 (rank + 1) w)/dw within `no_sync`, then with as much on top outside."""
+    found = []
+    for within in (distributed.no_sync(replica), nullcontext()):
+        with within:
+            replica(torch.full((1, 1), 3.0 * (distributed.rank() + 1))).backward()
+        found.append(next(replica.parameters()).grad.item())
+    return distributed.gather(found)
+
+
+def several_things(
+    jobs: dict[str, "Job"], count: int, whole: "Job", lost: tuple["Job", int]
+) -> dict[str, Any]:
     """What needs several processes, at the price of one start."""
     from matpac.pretrain import train
 
@@ -46,9 +84,10 @@ def several_things(jobs: dict[str, "Job"], count: int, whole: "Job") -> dict[str
         "mean": distributed.all_mean(torch.tensor([1 + 2 * rank, -rank])).tolist(),
         "any": [distributed.any_rank(rank == 1), distributed.any_rank(False)],
         "gathered": distributed.gather({"rank": rank}),
-        "wrapped": type(distributed.replicate(torch.nn.Linear(1, 1))).__name__,
+        "gradients": gradients(distributed.replicate(torch.nn.Linear(1, 1, bias=False))),
         "updates": {name: some_updates(job, count) for name, job in jobs.items()},
         "train": train(whole),
+        "lost": lost_run(*lost),
     }
 
 
