@@ -8,7 +8,7 @@ import pytest
 import tiny
 import torch
 
-from matpac.batches import Batch, Batches, Corpus, Sampler, generator, loader
+from matpac.batches import Batch, Batches, Corpus, Sampler, Stream, generator, loader
 from matpac.clips import Store
 
 
@@ -179,6 +179,17 @@ def test_crops_of_several_corpora_stand_where_the_order_says() -> None:
     batches = make_batches(*corpora, batch_size=10)
     picked = batches.sampler.clips(10, 10)
     assert [clip for clip, _ in content(batches[1])] == (picked @ [50, 1]).tolist()
+
+
+def test_a_stream_gives_the_generators() -> None:
+    stream = Stream(5, 1)
+    for update, index in [(0, 0), (3, 7), (3, 8), (2**40, 0), (3, 7)]:
+        expected = generator(5, 1, update, index)
+        assert stream.at(update, index).random(3).tolist() == expected.random(3).tolist()
+        stream.at(update, index).random(dtype=np.float32)  # half a word is left over
+        assert stream.at(update, index).integers(9, size=5).tolist() == (
+            generator(5, 1, update, index).integers(9, size=5).tolist()
+        )
 
 
 # -------------------------------------------------------------------------------- errors
