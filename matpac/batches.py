@@ -135,7 +135,7 @@ class Batches(Dataset):
                 "processes"
             )
         self.corpora, self.batch_size, self.crop_frames = corpora, batch_size, crop_frames
-        self.num_patches, self.same_masks = num_patches, same_masks
+        self.num_patches, self.seed, self.same_masks = num_patches, seed, same_masks
         self._crops, self._masks = Stream(seed, CROP), Stream(seed, MASK)
         self.local = range(rank * batch_size // world_size, (rank + 1) * batch_size // world_size)
         usable = [np.flatnonzero(c.store.num_frames >= crop_frames) for c in corpora]

@@ -15,6 +15,13 @@ from matpac import products
 
 EPSILON = torch.finfo(torch.float32).eps
 """Added to the power before the logarithm, so digital silence is -15.942385."""
+RESAMPLING = {
+    "resampling_method": "sinc_interp_kaiser",
+    "lowpass_filter_width": 64,
+    "rolloff": 0.9475937167399596,
+    "beta": 14.769656459379492,
+}
+"""What torchaudio's documentation gives as equal to librosa's "kaiser_best", as released."""
 BLOCK_STEPS = 4096
 """Of the resampling kernel at a time; at 44.1 kHz it goes 441 samples a step."""
 
@@ -146,15 +153,7 @@ def whole_samples(duration_ms: float, sample_rate: int, name: str) -> int:
 def _kernel(source_rate: int, target_rate: int) -> tuple[Tensor, int, int]:
     """Filters of one period (out, taps), samples before a period that they reach, its samples in.
 
-    Making them for an odd pair of rates is costly: it is done once. The parameters are the ones
-    that torchaudio's documentation gives as equal to librosa's "kaiser_best", as released.
+    Making them for an odd pair of rates is costly: it is done once.
     """
-    made = torchaudio.transforms.Resample(
-        source_rate,
-        target_rate,
-        resampling_method="sinc_interp_kaiser",
-        lowpass_filter_width=64,
-        rolloff=0.9475937167399596,
-        beta=14.769656459379492,
-    )
+    made = torchaudio.transforms.Resample(source_rate, target_rate, **RESAMPLING)
     return made.kernel.squeeze(1), made.width, source_rate // math.gcd(source_rate, target_rate)
