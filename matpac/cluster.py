@@ -9,7 +9,7 @@ code would write other bytes, and one without the folders would find every clip 
 import pickle
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import CancelledError, Executor, Future
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -53,7 +53,6 @@ class Cluster(Executor):
                 f"{setting}: got {address!r}, where no Dask scheduler answered within "
                 f"{SECONDS_TO_CONNECT} s ({error})"
             ) from None
-        self._executor = self._client.get_executor()
         if not self._client.nthreads():
             print(f"{address} has no workers yet, waiting for them", flush=True)
 
@@ -61,11 +60,20 @@ class Cluster(Executor):
         """Runs ``function(job)`` on a worker; the function must be a module's of this library."""
         module = function.__module__.removeprefix("matpac.")
         content = pickle.dumps((function, job))
-        return self._executor.submit(_remote(), content, module, environment(module), self.folders)
+        asked = self._client.submit(
+            _remote(), content, module, environment(module), self.folders, pure=False
+        )
+        # Not `Client.get_executor`, whose futures may never be done when the scheduler has ended.
+        future: Future = Future()
+        future.add_done_callback(lambda _: asked.cancel() if future.cancelled() else None)
+        asked.add_done_callback(lambda _: _pass_on(asked.result, future))
+        return future
 
     @contextmanager
     def explained(self) -> Iterator[None]:
         """Says in a RuntimeError what happened to a cluster that gave up a job of the block."""
+        from distributed.client import FutureCancelledError
+        from distributed.comm import CommClosedError
         from distributed.scheduler import KilledWorker
 
         kept = "what is finished is kept: run the stage again"
@@ -77,7 +85,7 @@ class Cluster(Executor):
                 "abruptly on the same job, most often for lack of memory; give each more, or "
                 f"fewer threads; {kept}"
             ) from error
-        except CancelledError as error:
+        except (FutureCancelledError, CommClosedError) as error:
             raise RuntimeError(
                 f"{self.setting} {self.address}: the scheduler ended or was restarted; {kept}"
             ) from error
@@ -85,6 +93,18 @@ class Cluster(Executor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Disconnects; jobs that are not finished are given up."""
         self._client.close()
+
+
+def _pass_on(result: Callable[[], Any], future: Future) -> None:
+    """Gives a future the outcome of a finished job, unless nobody waits for it any more."""
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        found = result()
+    except BaseException as error:
+        future.set_exception(error)
+    else:
+        future.set_result(found)
 
 
 @cache

@@ -248,13 +248,16 @@ def test_workers_that_lack_this_library_say_so(
 
 
 @pytest.mark.slow
-def test_a_scheduler_that_ends(tmp_path: Path, pipe: Path) -> None:
+@pytest.mark.parametrize("busy", [False, True], ids=["waiting", "handing out results"])
+def test_a_scheduler_that_ends(tmp_path: Path, pipe: Path, busy: bool) -> None:
+    (tmp_path / "short").write_text("")
+    paths = [tmp_path / "short"] * 100_000 if busy else [pipe]
     with (
         started(tmp_path) as (address, scheduler),
         Client(address, set_as_default=False) as client,
-        in_the_background(Workers(preload="math", scheduler=address), [pipe]) as results,
+        in_the_background(Workers(preload="math", scheduler=address), paths) as results,
     ):
         wait_until(lambda: any(client.processing().values()))
         scheduler.kill()
         with pytest.raises(RuntimeError, match=r"the scheduler ended or was restarted; what is"):
-            results.result(20)
+            results.result(30)
