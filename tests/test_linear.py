@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from matpac.bench.probe import measure
+from matpac.bench.probe import report
 from matpac.linear import ProbeResult, choose, train_probes
 from matpac.metrics import mean_average_precision
 from matpac.problems import Problem, make_problems
@@ -350,9 +350,10 @@ def test_on_a_gpu_as_on_the_cpu() -> None:
 
 
 def test_the_benchmark_trains_the_same_probes_both_ways() -> None:
-    told = measure(clips=120, dim=9, labels=4, folds=3, repeats=2, epochs=3, rates=[1e-2, 1e-3])
-    assert told["probes"] == 3 * 2 * 2
-    assert told["largest_loss_difference"] < 1e-6 and told["largest_score_difference"] == 0
+    told = report(clips=120, dim=9, labels=4, folds=3, repeats=2, epochs=3, rates=[1e-2, 1e-3])
+    assert told["settings"]["probes"] == 3 * 2 * 2
+    figures = told["figures"]
+    assert figures["largest_loss_difference"] < 1e-6 and figures["largest_score_difference"] == 0
 
 
 def test_refuses_nonsense() -> None:

@@ -9,19 +9,19 @@ Random clips of as many Gaussian clusters as there are labels: the time depends 
 
 import argparse
 import json
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from matpac import distributed
+from matpac.bench import measure
 from matpac.linear import ProbeResult, train_probes
 from matpac.problems import Problem, make_problems
 
 
-def measure(
+def report(
     *,
     clips: int = 2000,
     dim: int = 3840,
@@ -33,46 +33,49 @@ def measure(
 ) -> dict[str, Any]:
     """Trains the same probes both ways.
 
-    Returns: sizes, seconds of both ways, their ratio, GFLOP/s of the first way (products of the
-        training steps only), and how far the results of the two are apart.
+    Returns: the sizes; seconds of both ways and their ratio, GFLOP/s of the first one (products of
+        the training steps only), and how far the results of the two are apart.
     """
     features, targets, problems = _task(clips, dim, labels, folds, repeats)
-    options = {"kind": "multiclass", "num_classes": labels, "epochs": epochs}
-    options["device"] = distributed.device()
+    options = {"kind": "multiclass", "num_classes": labels, "device": distributed.device()}
+    found: dict[str, list[ProbeResult]] = {}
 
-    def together() -> list[ProbeResult]:
-        results = train_probes(features, targets, problems, learning_rates=rates, **options)
+    def train(some: Sequence[Problem], some_rates: Sequence[float]) -> list[ProbeResult]:
+        results = train_probes(
+            features, targets, some, learning_rates=some_rates, epochs=epochs, **options
+        )
         return [result for each in results.values() for result in each]
 
-    def one_after_another() -> list[ProbeResult]:
-        return [
-            train_probes(features, targets, [one], learning_rates=[rate], **options)[rate][0]
-            for rate in rates
-            for one in problems
-        ]
+    def together() -> None:
+        found["together"] = train(problems, rates)
 
-    train_probes(
-        features, targets, problems[:1], learning_rates=rates[:1], **options | {"epochs": 1}
-    )
-    seconds, ours = _timed(together)
-    alone_seconds, alone = _timed(one_after_another)
+    def one_after_another() -> None:
+        pairs = [(problem, rate) for rate in rates for problem in problems]
+        found["alone"] = [train([problem], [rate])[0] for problem, rate in pairs]
+
+    train_probes(features, targets, problems[:1], learning_rates=rates, epochs=1, **options)
+    together_s, alone_s = measure.seconds(together), measure.seconds(one_after_another)
     rows = sum(len(problem.train_idx) for problem in problems)
     operations = 4 * rows * dim * labels * epochs * len(rates)  # forward, and gradient of weights
-    pairs = list(zip(ours, alone, strict=True))
+    pairs = list(zip(found["together"], found["alone"], strict=True))
     return {
-        "clips": clips,
-        "dim": dim,
-        "labels": labels,
-        "probes": len(ours),
-        "epochs": epochs,
-        "device": str(options["device"]),
-        "threads": torch.get_num_threads(),
-        "together_s": round(seconds, 2),
-        "one_after_another_s": round(alone_seconds, 2),
-        "ratio": round(alone_seconds / seconds, 2),
-        "gflop_per_s": round(operations / seconds / 1e9, 1),
-        "largest_loss_difference": max(abs(a.valid_loss - b.valid_loss) for a, b in pairs),
-        "largest_score_difference": max(abs(a.score - b.score) for a, b in pairs),
+        "settings": {
+            "clips": clips,
+            "dim": dim,
+            "labels": labels,
+            "probes": len(pairs),
+            "epochs": epochs,
+            "device": str(options["device"]),
+            "threads": torch.get_num_threads(),
+        },
+        "figures": {
+            "together_s": round(together_s, 2),
+            "one_after_another_s": round(alone_s, 2),
+            "ratio": round(alone_s / together_s, 2),
+            "gflop_per_s": round(operations / together_s / 1e9, 1),
+            "largest_loss_difference": max(abs(a.valid_loss - b.valid_loss) for a, b in pairs),
+            "largest_score_difference": max(abs(a.score - b.score) for a, b in pairs),
+        },
     }
 
 
@@ -96,12 +99,6 @@ def _task(
     return features, targets, problems
 
 
-def _timed(work: Callable[[], list[ProbeResult]]) -> tuple[float, list[ProbeResult]]:
-    start = time.perf_counter()
-    results = work()
-    return time.perf_counter() - start, results
-
-
 def main() -> None:
     """Prints the measurement as JSON."""
     parser = argparse.ArgumentParser(prog="python -m matpac.bench.probe")
@@ -109,7 +106,8 @@ def main() -> None:
     for name, default in sizes.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--rates", type=float, nargs="+", default=[1e-3])
-    print(json.dumps(measure(**vars(parser.parse_args())), indent=1))
+    told = report(**vars(parser.parse_args()))
+    print(json.dumps({"machine": measure.machine(), **told}, indent=1))
 
 
 if __name__ == "__main__":
