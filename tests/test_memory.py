@@ -109,5 +109,6 @@ def test_activations_are_what_autograd_keeps(precision: str, recompute: bool) ->
         plain = run.pretrain.model_copy(update={"activation_checkpointing": False})
         assert derived < 0.7 * memory.activations(run.model_copy(update={"pretrain": plain}), 80)
         derived -= 191 * 512 * {"float32": 64, "bfloat16": 36}[precision]
-    # Left out: means and deviations of norms, attention's sums of exponentials.
-    assert derived == pytest.approx(measured, rel=0.005)
+    # Left out: means and deviations of norms, attention's sums of exponentials, and the copy of the
+    # wanted tokens that `products.layer` keeps (0.9 % here).
+    assert derived == pytest.approx(measured, rel=0.012)
