@@ -202,6 +202,8 @@ def _swap(building: Path, folder: Path) -> None:
 
     Killed in between, ``building`` is still whole and the next run finishes this.
     """
+    for path in [*building.glob("clips.*"), building / "index.json", building]:
+        files.sync(path)  # as the shards were, before the parts that could make it anew are removed
     old = folder.with_name(f"{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
