@@ -455,3 +455,24 @@ def test_memory_hardly_grows_with_the_number_of_clips(
     """The parent keeps numbers of each clip, not jobs or other objects: 0.25 GB for two million."""
     few, many = (memory_of_building(n, tmp_path, monkeypatch) for n in (5_000, 50_000))
     assert (many - few) / 45_000 < 150
+
+
+@needs_proc
+def test_memory_of_a_worker_does_not_grow_with_the_number_of_clips(
+    long_corpus: Corpus, tmp_path: Path
+) -> None:
+    def write(number: int) -> None:
+        clips = long_corpus.manifest[["path", "start_s", "duration_s"]].iloc[:16]
+        listed = list(clips.itertuples(index=False, name=None))
+        job = shards.ShardJob(number, tmp_path, long_corpus.folder, FRONT_END, listed)
+        assert shards.write_shard(job) == 16
+
+    def resident_mb() -> float:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+    write(0)
+    before = resident_mb()
+    for number in range(1, 6):
+        write(number)
+    assert resident_mb() - before < 20  # 80 clips are 100 MB of samples and 25 MB of log-mels
