@@ -99,13 +99,12 @@ def _headers(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
 
 def _is_empty(file: BinaryIO, begin: int, end: int) -> bool:
     """Whether a part of a tar is padding, perhaps followed by a header for all members."""
-    position, found = file.tell(), b""
+    found = b""
     file.seek(begin)
     while not found and file.tell() < end:
         part = file.read(min(PADDING, end - file.tell()))
         found = part.lstrip(b"\0")
     header = part[(len(part) - len(found)) // BLOCK * BLOCK :]
-    file.seek(position)  # where the next header is expected
     return not found or header[156:157] == tarfile.XGLTYPE
 
 

@@ -394,8 +394,8 @@ def headers(path: Path) -> dict[str, tuple[int, int]]:
 def test_a_damaged_tar_loses_only_what_is_unreadable(
     tmp_path: Path, harm: Callable, found: str, problem: str
 ) -> None:
-    members = {}
-    for letter, clip in zip("abcd", list(CLIPS)[:4], strict=True):
+    members, clips = {}, [list(CLIPS)[number] for number in (0, 2, 1, 3)]  # c is FLAC
+    for letter, clip in zip("abcd", clips, strict=True):
         members[f"{letter}.wav"], members[f"{letter}.json"] = content(clip), b"{}"
     path = write_tar(tmp_path / "in/bad.tar", members)
     write_tar(tmp_path / "in/good.tar", samples(["zzZ_-0123Ab"]))
@@ -454,11 +454,17 @@ def test_what_tars_are_made_of(tmp_path: Path) -> None:
             header = tarfile.TarInfo(name)
             header.type, header.linkname = kind, link
             tar.addfile(header)
+        header = tarfile.TarInfo("holes.wav")  # as `tar -S` leaves what is mostly silence
+        header.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}
+        header.pax_headers |= {"GNU.sparse.name": "holes.wav", "GNU.sparse.realsize": "9000"}
+        header.size = 512 + 5
+        tar.addfile(header, io.BytesIO(b"1\n8995\n5\n".ljust(512, b"\0") + b"sound"))
     odd = listings.scan(tmp_path / "odd.tar", audio.EXTENSIONS)
     assert odd.names == [] and odd.problem == (
         "hard.wav: a link, or stored with holes; soft.wav: a link, or stored with holes; "
-        "pipe.wav: a link, or stored with holes; and 1 more"
+        "pipe.wav: a link, or stored with holes; and 2 more"
     )
+    assert odd.problems[-1].startswith("holes.wav")
 
 
 def test_tars_that_cannot_be_used_are_named(tmp_path: Path) -> None:
@@ -573,7 +579,9 @@ def test_unchanged_containers_are_not_read_again(tmp_path: Path, counted: dict) 
 def test_an_interrupted_scan_is_continued(
     tmp_path: Path, counted: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(packed, "SECONDS_BETWEEN_SAVES", 0.0)
+    for module in (packed, audit):
+        monkeypatch.setattr(module, "SECONDS_BETWEEN_SAVES", 0.0)
+    monkeypatch.setattr(audit, "FILES_PER_JOB", 1)
     for letter, clip in zip("abc", CLIPS, strict=False):
         write_tar(tmp_path / f"in/{letter}.tar", samples([clip]))
     (tmp_path / "in/a.tar").write_bytes((tmp_path / "in/a.tar").read_bytes()[:-10240])
@@ -591,6 +599,8 @@ def test_an_interrupted_scan_is_continued(
     manifest, _ = manifest_of(tmp_path / "in")
     assert counted["scanned"] == ["a.tar", "b.tar", "c.tar"]
     assert len(manifest) == 4 and "cut off" in manifest["excluded"][0]
+    assert manifest["duration_s"].tolist()[2:] == [0.5, SHORT]
+    pd.testing.assert_frame_equal(manifest, manifest_of(tmp_path / "in")[0])
 
 
 def test_a_row_group_is_read_once_by_each_stage(
