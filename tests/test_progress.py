@@ -1,5 +1,7 @@
 """Progress in its three modes."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from matpac import progress
@@ -79,6 +81,18 @@ def test_a_resumed_run_shows_what_was_done_before(
     with Progress(10, "work", initial=6) as shown:
         shown.update(3)
     assert "9/10" in "".join(capsys.readouterr())
+
+
+def test_resumed_units_are_done_but_not_in_the_rate(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    show(monkeypatch, "lines")
+    seconds = 50.0
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: seconds))
+    with Progress(1000, "work", unit="clip", initial=600) as shown:
+        seconds += 10
+        shown.update(200)
+    assert "80%|800/1000 [00:10<00:10, 20.00clip/s]" in capsys.readouterr().out
 
 
 def test_track(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
