@@ -3,7 +3,8 @@
 The cluster is one that the user started (``dask scheduler``, ``dask worker``, dask-jobqueue, ...).
 Its workers need this library with the same code and packages, and this machine's folders under the
 same names. Each of them compares before it works, those that join later too, since one with other
-code would write other bytes, and one without the folders would find every clip missing.
+code would write other bytes, and one without the folders would find every clip missing. Between
+kinds of processors last digits may still differ: equal machines make equal stores.
 """
 
 import pickle
@@ -42,7 +43,7 @@ class Cluster(Executor):
         except ModuleNotFoundError:
             raise ModuleNotFoundError(
                 f"{setting}: got {address!r}, which needs the package distributed; "
-                "run `pip install 'matpac[cluster]'`"
+                "run `pip install distributed`"
             ) from None
         self.address, self.setting = address, setting
         self.folders = [str(folder.resolve()) for folder in folders]
