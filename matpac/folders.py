@@ -100,7 +100,7 @@ def plain_manifest(
     if not paths:
         raise ValueError(
             f"{name}: no audio file in {', '.join(map(str, folders))}, "
-            f"allowed: {', '.join(audio.EXTENSIONS)}"
+            f"allowed: {', '.join(audio.EXTENSIONS)} (inside .tar or .parquet: source packed)"
         )
     manifest = pd.DataFrame({"clip": sorted(paths), "path": sorted(paths)})
     add_facts(manifest, relative_to, window_ms=window_ms, cache=cache, workers=workers, name=name)

@@ -665,12 +665,13 @@ def test_a_listing_travels_between_processes(tmp_path: Path) -> None:
 
 
 def test_a_large_tar_is_scanned_in_seconds(tmp_path: Path) -> None:
-    with tarfile.open(tmp_path / "large.tar", "w") as tar:
+    with (tmp_path / "large.tar").open("wb") as file:
         for number in range(20_000):
             for ending, data in (("wav", b"12345678"), ("json", b"{}")):
                 header = tarfile.TarInfo(f"{number:012d}.{ending}")
                 header.size = len(data)
-                tar.addfile(header, io.BytesIO(data))
+                file.write(header.tobuf() + data.ljust(512, b"\0"))
+        file.write(bytes(1024))
     begin = time.perf_counter()
     listing = listings.scan(tmp_path / "large.tar", audio.EXTENSIONS)
     assert time.perf_counter() - begin < 10
