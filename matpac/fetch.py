@@ -183,7 +183,7 @@ def _print_summary(info: dict[str, Any], excluded: list[tuple[str, str]]) -> Non
     if excluded:
         print(datasets.describe(excluded))
     if twins := info.get("names_of_several_clips"):
-        print(f"  {twins} names are each of several clips, which differ and are all kept")
+        print(f"  names that several different clips have, all kept: {twins}")
 
 
 def _remove_others(folder: Path, infos: dict[str, Any]) -> None:

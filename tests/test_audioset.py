@@ -528,6 +528,21 @@ def test_copies_of_a_clip_are_left_out_but_equal_names_are_not(tmp_path: Path) -
     assert info["names_of_several_clips"] == 2  # 000 and 003
 
 
+def test_the_stage_tells_of_names_and_damage(project: Path, capsys: pytest.CaptureFixture) -> None:
+    one, two, three = (content(clip) for clip in list(CLIPS)[:3])
+    write_tar(project / "in/a.tar", {"000.wav": one, "001.wav": three})
+    path = write_tar(project / "in/b.tar", {"000.wav": two, "001.wav": three, "002.wav": one})
+    path.write_bytes(path.read_bytes()[: headers(path)["002.wav"][1] + 5000])
+    fetch(sections({"set": 1.0}, set={"source": "packed", "shards": "in"}))
+    assert capsys.readouterr().out.startswith(
+        "set: 3 clips, 0.00 h, 0.2 to 0.6 s each (median 0.5 s), 3 excluded:\n"
+        "  b.tar: cut off\n"
+        "  b.tar/001.wav: duplicate: name and content of a.tar/001.wav\n"
+        f"  b.tar/002.wav: truncated: the last {len(one) - 5000} bytes are missing\n"
+        "  names that several different clips have, all kept: 1\n"
+    )
+
+
 # ------------------------------------------------------------------------------ kept and resumed
 
 
