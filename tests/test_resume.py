@@ -26,7 +26,7 @@ from matpac.trainer import Trainer
 
 import smoke
 
-LENGTHS = [32, 33, 35, 38, 40, 44, 50, 64, 31]
+LENGTHS = [32, 33, 35, 38, 40, 44, 50, 64]
 
 
 @pytest.fixture(scope="module")

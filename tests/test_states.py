@@ -83,6 +83,23 @@ def test_equal_states_are_equal_bytes(tmp_path: Path) -> None:
     assert paths[0].read_bytes() == paths[1].read_bytes()
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_snapshot_of_a_gpu_is_of_its_moment_and_waits_for_nothing() -> None:
+    weight = torch.ones(2**24, device="cuda")
+    Snapshot({"w": weight}).content()  # the first allocation of pinned memory waits
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        snapshot = Snapshot({"w": weight})
+        for _ in range(100):  # the next updates
+            weight += 1
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    copy = snapshot.content()["w"]
+    assert copy.is_pinned() and copy.min() == copy.max() == 1
+
+
 # ------------------------------------------------------------------------------ write and read
 
 
