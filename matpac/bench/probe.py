@@ -9,7 +9,7 @@ Random clips of as many Gaussian clusters as there are labels: the time depends 
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,36 +38,26 @@ def report(
     """
     features, targets, problems = _task(clips, dim, labels, folds, repeats)
     options = {"kind": "multiclass", "num_classes": labels, "device": distributed.device()}
-    found: dict[str, list[ProbeResult]] = {}
 
-    def train(some: Sequence[Problem], some_rates: Sequence[float]) -> list[ProbeResult]:
+    def train(
+        some: Sequence[Problem], some_rates: Sequence[float], epochs: int
+    ) -> list[ProbeResult]:
         results = train_probes(
             features, targets, some, learning_rates=some_rates, epochs=epochs, **options
         )
         return [result for each in results.values() for result in each]
 
-    def together() -> None:
-        found["together"] = train(problems, rates)
-
-    def one_after_another() -> None:
-        pairs = [(problem, rate) for rate in rates for problem in problems]
-        found["alone"] = [train([problem], [rate])[0] for problem, rate in pairs]
-
-    train_probes(features, targets, problems[:1], learning_rates=rates, epochs=1, **options)
-    together_s, alone_s = measure.seconds(together), measure.seconds(one_after_another)
+    train(problems[:1], rates, 1)  # what libraries set up once
+    single = [(problem, rate) for rate in rates for problem in problems]
+    together_s, together = _timed(lambda: train(problems, rates, epochs))
+    alone_s, alone = _timed(lambda: [train([p], [rate], epochs)[0] for p, rate in single])
+    sizes = {"clips": clips, "dim": dim, "labels": labels, "probes": len(single), "epochs": epochs}
+    where = {"device": str(options["device"]), "threads": torch.get_num_threads()}
     rows = sum(len(problem.train_idx) for problem in problems)
     operations = 4 * rows * dim * labels * epochs * len(rates)  # forward, and gradient of weights
-    pairs = list(zip(found["together"], found["alone"], strict=True))
+    pairs = list(zip(together, alone, strict=True))
     return {
-        "settings": {
-            "clips": clips,
-            "dim": dim,
-            "labels": labels,
-            "probes": len(pairs),
-            "epochs": epochs,
-            "device": str(options["device"]),
-            "threads": torch.get_num_threads(),
-        },
+        "settings": sizes | where,
         "figures": {
             "together_s": round(together_s, 2),
             "one_after_another_s": round(alone_s, 2),
@@ -77,6 +67,11 @@ def report(
             "largest_score_difference": max(abs(a.score - b.score) for a, b in pairs),
         },
     }
+
+
+def _timed(work: Callable[[], list[ProbeResult]]) -> tuple[float, list[ProbeResult]]:
+    found: list[ProbeResult] = []
+    return measure.seconds(lambda: found.extend(work())), found
 
 
 def _task(
