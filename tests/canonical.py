@@ -37,12 +37,24 @@ def canonical(notebook: NotebookNode) -> NotebookNode:
         if cell.cell_type == "code":
             count += 1
             cell.execution_count = count
+            cell.outputs = merged(cell.outputs)
             for output in cell.outputs:
                 if "metadata" in output:
                     output.metadata = nbformat.from_dict({})
                 if output.output_type == "execute_result":
                     output.execution_count = count
     return notebook
+
+
+def merged(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    """Texts that were printed one after another, however they came, as one."""
+    kept: list[NotebookNode] = []
+    for output in outputs:
+        if kept and output.get("name") and output.get("name") == kept[-1].get("name"):
+            kept[-1].text += output.text
+        else:
+            kept.append(output)
+    return kept
 
 
 def text(notebook: NotebookNode) -> str:
