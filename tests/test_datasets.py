@@ -277,7 +277,9 @@ def test_folders_without_a_csv(four_files: Path, tmp_path: Path) -> None:
     alone, _ = plain_manifest("b", folders=[tmp_path / "more"], relative_to=folders[1], **place)
     assert alone["path"].tolist() == ["bad.wav", "f.OGG", "x/e.flac"]
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=r"no audio file in .*/empty, allowed: \.wav.*source packed"):
+    with pytest.raises(
+        ValueError, match=r"no audio file in .*/empty, allowed: \.wav.*source packed"
+    ):
         plain_manifest("birds", folders=[tmp_path / "empty"], relative_to=tmp_path, **place)
     with pytest.raises(FileNotFoundError, match="birds: no audio folder"):
         plain_manifest("birds", folders=[tmp_path / "gone"], relative_to=tmp_path, **place)
