@@ -8,7 +8,7 @@ export DVC_NO_ANALYTICS := 1
 # Waiting threads spin shortly, then sleep: on a busy machine long spinning is ten times slower.
 export GOMP_SPINCOUNT ?= 1000
 
-.PHONY: help setup repro plan test soak esc10 notebooks lock use lint clean-checkpoints
+.PHONY: help setup repro plan test soak esc10 bench notebooks lock use lint clean-checkpoints
 help:               ## Lists the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/' | expand -t 22
 
@@ -41,6 +41,9 @@ soak: setup         ## Long tests: kills training many times
 esc10: setup        ## Pretrains and probes on real recordings: make esc10 FOLDER=/path/to/ESC-10
 	@test -d "$(FOLDER)/audio" || { echo 'FOLDER: got "$(FOLDER)", needed: a folder with audio/ and meta/esc10.csv'; exit 1; }
 	ESC10="$(abspath $(FOLDER))" $(BIN)/python -m matpac.profiles esc10 -- $(MAKE) repro
+
+bench: setup        ## Measures the speed on this machine; ESC10=/path/to/ESC-10 adds its files
+	$(BIN)/python -m matpac.bench --docs README.md docs/performance.md
 
 notebooks: setup    ## Re-executes the notebooks at smoke size and saves them in canonical form
 	$(BIN)/python tests/canonical.py

@@ -89,6 +89,7 @@ In reading order; a module imports only from modules above it (a test holds it t
     collapse      the story of the diagnostics over runs
     looking       pictures and sounds for notebooks
     figures       STAGE figures: all tables and figures of a profile
+    bench         benchmarks: a training step, log-mels, the loader, a GPU
 """
 
 from importlib import import_module

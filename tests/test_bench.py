@@ -1,0 +1,352 @@
+"""The benchmarks measure what they say; the texts show what was measured."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import soundfile
+import tiny
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from matpac import files, flops
+from matpac.bench import __main__ as command
+from matpac.bench import gpu, loader, logmel, measure, step
+from matpac.bench.tables import BEGIN, END, PARTS, insert, table
+from matpac.clips import Store
+from matpac.workers import Workers
+
+ROOT = Path(__file__).parents[1]
+
+
+# -------------------------------------------------------------------------------- measure
+
+
+def test_works_take_turns_and_the_first_round_is_not_counted() -> None:
+    calls: list[str] = []
+
+    def work(name: str):
+        return lambda: calls.append(name) or float(len(calls))
+
+    found = measure.in_turns({"a": work("a"), "b": work("b")}, rounds=2)
+    assert calls == ["a", "b"] * 3
+    assert found == {"a": [3.0, 5.0], "b": [4.0, 6.0]}
+
+
+def test_the_rate_of_a_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    """2 n k m operations a time, over the time that all of them took."""
+    shapes: list[tuple] = []
+    monkeypatch.setattr(measure, "seconds", lambda work: work() or 0.5)
+    rate = measure.product_rate(
+        lambda inputs, weight: shapes.append((inputs.shape, weight.shape)),
+        (1000, 200, 500),
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+    )
+    assert rate() == len(shapes) * 2 * 1000 * 200 * 500 / 0.5
+    assert set(shapes) == {((1000, 200), (500, 200))}
+
+
+def test_the_machine_is_named() -> None:
+    found = measure.machine()
+    assert found["processor"] and found["cores"] >= 1 and found["torch"] == torch.__version__
+
+
+def test_memory_is_that_of_this_process() -> None:
+    before = measure.memory_gib("VmHWM")
+    if before is None:
+        pytest.skip("this system has no /proc")
+    held = torch.ones(2**27)  # 0.5 GiB
+    assert measure.memory_gib("RssAnon") > 0.5
+    assert measure.memory_gib("VmHWM") >= max(before, 0.5) and len(held)
+
+
+# -------------------------------------------------------------------------------- step
+
+
+def test_a_step_computes_what_is_counted_and_nothing_else() -> None:
+    """Every matrix product of a whole update, as torch counts them."""
+    run = tiny.run()
+    trainer = step.make_trainer(run, 16, batch_size=3, precision="float32")
+    update = step.make_step(trainer, 16, 3)
+    ours = {torch.ops.mkldnn._linear_pointwise: _flops_of_linear}
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False, custom_mapping=ours) as all_:
+        update()
+    assert all_.get_total_flops() == 3 * flops.per_clip(run, 16)
+
+
+def _flops_of_linear(inputs, weight, *_: object, out_shape=None, **__: object) -> int:
+    return 2 * int(np.prod(inputs)) * weight[0]
+
+
+def test_step_reports_rates_that_fit_together() -> None:
+    threads = torch.get_num_threads()
+    try:
+        found = step.report(tiny.run(), 16, batch_size=2, threads=1, rounds=1)
+    finally:
+        torch.set_num_threads(threads)
+    figures = found["figures"]
+    work = 2 * flops.per_clip(tiny.run(), 16)
+    assert figures["gflop_per_s"] * 1e9 == pytest.approx(
+        work / 2 * figures["samples_per_s"], rel=0.01
+    )
+    assert found["settings"]["products"]["MLP"] == [2 * 6, 16, 32]  # 8 patches, 5 masked, class
+    for name, fraction in figures["fraction_of_product"].items():
+        bare = figures["product_gflop_per_s"][name]
+        assert fraction == pytest.approx(figures["gflop_per_s"] / bare, rel=0.01)
+    assert sum(figures["profile_percent"].values()) == pytest.approx(100, abs=1)
+
+
+def test_operators_are_sorted_by_kind() -> None:
+    times = [
+        ("aten::addmm", 30.0),
+        ("mkldnn::_linear_pointwise", 30.0),
+        ("aten::_scaled_dot_product_flash_attention_for_cpu", 20.0),
+        ("aten::_fused_adamw_", 10.0),
+        ("aten::arange", 10.0),
+    ]
+    assert step.by_kind(times) == {
+        "matrix products": 60.0,
+        "attention": 20.0,
+        "optimiser": 10.0,
+        "rest": 10.0,
+    }
+
+
+# -------------------------------------------------------------------------------- loader
+
+
+@pytest.fixture
+def small_tile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loader, "TILE", 30)
+    monkeypatch.setattr(gpu, "CLIPS", 50)
+
+
+def test_a_tiled_store_repeats_its_first_clips(tmp_path: Path, small_tile: None) -> None:
+    store = loader.tiled_store(tmp_path, 100, num_mels=4, clip_frames=20)
+    assert len(store) == 100 and set(store.num_frames) == {20}
+    clips = [store.clip(index) for index in range(100)]
+    assert all(np.array_equal(clips[i], clips[i % 30]) for i in range(100))
+    assert len({clip.tobytes() for clip in clips}) == 30
+
+
+def test_files_hold_the_same_clips(tmp_path: Path, small_tile: None) -> None:
+    store = loader.tiled_store(tmp_path / "tiled", 30, num_mels=4, clip_frames=20)
+    theirs = loader.one_file_per_clip(store, tmp_path / "files", 8)
+    assert len(theirs) == 30
+    crop, whole = theirs[7].numpy(), store.clip(7).T
+    assert crop.shape == (4, 8) and crop.dtype == np.float32
+    assert any(np.array_equal(crop, whole[:, t : t + 8]) for t in range(13))
+
+
+def test_loader_reports_rates_of_both_ways(small_tile: None) -> None:
+    found = loader.report(
+        num_mels=4,
+        clip_frames=20,
+        crop_frames=8,
+        batch_size=5,
+        num_patches=4,
+        updates=4,
+        rounds=1,
+        growth=(60,),
+    )
+    figures = found["figures"]
+    rates = figures["samples_per_s"]
+    for workers in ("0 workers", "1 workers"):
+        expected = rates[f"store, {workers}"] / rates[f"files, {workers}"]
+        assert figures["ratio"][workers] == pytest.approx(expected, rel=0.01)
+        speed = figures["crops_mb_per_s"][f"store, {workers}"]
+        assert speed == pytest.approx(rates[f"store, {workers}"] * 4 * 8 * 2 / 1e6, rel=0.01)
+    assert figures["growth"]["60"]["us_per_sample"] > 0
+
+
+# -------------------------------------------------------------------------------- logmel
+
+
+def test_both_ways_make_the_same_logmels(tmp_path: Path) -> None:
+    audio = tmp_path / "audio"
+    audio.mkdir()
+    random = np.random.default_rng(0)
+    for name in ("a", "b"):
+        soundfile.write(audio / f"{name}.wav", random.uniform(-0.5, 0.5, 44100), 44100)
+    clips = logmel.manifest(audio)
+    with Workers(1, preload="matpac.bench.logmel") as alone:
+        assert logmel._ours(clips, audio, tmp_path / "store", alone)() > 0
+        assert logmel._usual(clips, audio, tmp_path / "usual", alone)() > 0
+    store = Store(tmp_path / "store-0")
+    assert store.clip_ids.tolist() == ["a", "b"]
+    for index, name in enumerate("ab"):
+        usual = np.load(tmp_path / "usual" / f"{name}.npy")
+        # Half precision has 11 bits: 2^-8 between 4 and 8.
+        np.testing.assert_allclose(store.clip(index).T, usual, rtol=0, atol=2**-8)
+
+
+def test_logmel_reports_both_kinds_of_files(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("MATPAC_PROGRESS", "silent")
+    (tmp_path / "audio").mkdir()
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 22050)
+    for name in ("a", "b", "c"):
+        soundfile.write(tmp_path / "audio" / f"{name}.flac", noise, 22050)
+    found = logmel.report(tmp_path, workers=1, rounds=1)
+    assert found["settings"] == {"clips": 3, "files": "flac", "workers": 1, "rounds": 1}
+    rates = found["figures"]["clips_per_s"]
+    assert set(rates) == {"store, files", "usual, files", "store, wav", "usual, wav"}
+    expected = rates["store, wav"] / rates["usual, wav"]
+    assert found["figures"]["ratio"]["wav"] == pytest.approx(expected, rel=0.01)
+    assert set(found["figures"]["parts_ms"]["wav"]) == {
+        "decoding",
+        "resampling",
+        "log-mel",
+        "saving",
+    }
+
+
+# -------------------------------------------------------------------------------- gpu
+
+
+def test_gpu_tries_every_size_plain_and_compiled(monkeypatch, small_tile: None) -> None:
+    """On the CPU, with a compiler that does nothing, and one size that has no room."""
+    compiled: list[str] = []
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda self: compiled.append(type(self).__name__)
+    )
+    make_trainer = step.make_trainer
+
+    def of_limited_memory(run, num_mels, *, batch_size: int, **options):
+        if batch_size == 4:
+            raise torch.cuda.OutOfMemoryError
+        return make_trainer(run, num_mels, batch_size=batch_size, **options)
+
+    monkeypatch.setattr(gpu, "make_trainer", of_limited_memory)
+    options = {"precision": "float32", "workers": 0, "seconds": 0.01, "square": (8, 8, 8)}
+    found = gpu.report(tiny.run(), 16, sizes=(2, 4), **options)
+    steps = found["figures"]["steps"]
+    tried = [(each["micro_batch"], each["compiled"]) for each in steps]
+    assert tried == [(2, False), (4, False), (2, True), (4, True)]
+    assert [each.get("problem") for each in steps] == [None, "out of memory"] * 2
+    assert compiled == ["Student", "Teacher"] * 2  # measured, then profiled
+    work = flops.per_clip(tiny.run(), 16)
+    for each in steps[::2]:
+        assert each["tflop_per_s"] * 1e12 == pytest.approx(each["samples_per_s"] * work, rel=0.01)
+    assert set(found["figures"]["profile_percent"]) == {"plain, 2", "compiled, 2"}
+
+
+def test_gpu_ends_in_time(small_tile: None) -> None:
+    options = {"precision": "float32", "workers": 0, "limit_s": 0.0, "square": (8, 8, 8)}
+    found = gpu.report(tiny.run(), 16, sizes=(2,), **options)
+    problems = {each["problem"] for each in found["figures"]["steps"]}
+    assert problems == {"not measured: time was up"}
+
+
+# -------------------------------------------------------------------------------- command
+
+
+MACHINE = {"processor": "Abacus", "cores": 2, "gpu": None, "torch": "2.11.0"}
+MACHINE |= {"load_before": 0.1, "date": "2026-12-01", "commit": "abc1234"}
+GROWN = {"open_s": 0.1, "us_per_sample": 31.4, "opened_mib": 5.0, "read_mib": 24.0}
+LOADER = {
+    "part": "loader",
+    "machine": MACHINE,
+    "settings": {"workers": 1},
+    "figures": {
+        "samples_per_s": {
+            "store, 0 workers": 12345.0,
+            "files, 0 workers": 2000.0,
+            "store, 1 workers": 8000.0,
+            "files, 1 workers": 1600.0,
+        },
+        "crops_mb_per_s": {"store, 0 workers": 1201.0, "store, 1 workers": 778.0},
+        "ratio": {"0 workers": 6.17, "1 workers": 5.0},
+        "growth": {"1000": GROWN, "1000000": GROWN | {"us_per_sample": 32.0}},
+    },
+}
+GPU = {
+    "part": "gpu",
+    "machine": MACHINE | {"gpu": "Card"},
+    "settings": {"precision": "bfloat16"},
+    "figures": {
+        "steps": [
+            {"micro_batch": 128, "compiled": False, "samples_per_s": 2600.0}
+            | {"tflop_per_s": 240.0, "fraction_of_product": 0.41, "peak_memory_gib": 30.0}
+            | {"samples_per_s_without_loader": 2610.0},
+            {"micro_batch": 1024, "compiled": True, "problem": "out of memory"},
+        ]
+    },
+}
+
+
+def test_table() -> None:
+    assert table([LOADER, GPU]).splitlines() == [
+        "| what | measured | to compare |",
+        "| --- | --- | --- |",
+        "| crops of 6.1 s from 10 s, in the training process | 12,345 samples/s, 1,201 MB/s "
+        "| 2,000 from a file per clip (6.2 ×) |",
+        "| crops of 6.1 s from 10 s, loader processes: 1 | 8,000 samples/s, 778 MB/s "
+        "| 1,600 from a file per clip (5.0 ×) |",
+        "| processor time per crop, 1,000 to 1,000,000 clips | 31 / 32 µs "
+        "| opened in 0.10 / 0.10 s, 29 / 29 MiB of memory |",
+        "| training step, bfloat16, micro-batch 128, as it is "
+        "| 2,600 samples/s, 240 TFLOP/s, 30.0 GiB "
+        "| 41% of bare products; 2,610 samples/s without the loader |",
+        "| training step, bfloat16, micro-batch 1024, compiled | out of memory |  |",
+        "",
+        "- loader: Abacus (2 cores), torch 2.11.0, 2026-12-01, commit abc1234",
+        "- gpu: Card, Abacus (2 cores), torch 2.11.0, 2026-12-01, commit abc1234",
+        "- not measured yet: step logmel (`.venv/bin/python -m matpac.bench step logmel`)",
+    ]
+
+
+def test_the_table_takes_its_place_in_a_text() -> None:
+    text = f"before\n{BEGIN}\nold\n{END}\nafter\n"
+    assert insert(text, "new") == f"before\n{BEGIN}\nnew\n{END}\nafter\n"
+    assert insert(insert(text, "new"), "old") == text
+    with pytest.raises(ValueError, match="no place for the table"):
+        insert("before", "new")
+
+
+def test_the_command_runs_a_part_and_renews_the_texts(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(command, "run", lambda part, esc10: LOADER)
+    text = tmp_path / "page.md"
+    text.write_text(f"{BEGIN}\n{END}\n")
+    arguments = ["loader", "--out", str(tmp_path / "out"), "--docs", str(text)]
+    assert command.main(arguments) == 0
+    assert files.read_json(tmp_path / "out" / "loader.json") == LOADER
+    assert text.read_text() == f"{BEGIN}\n{table([LOADER])}\n{END}\n"
+    assert capsys.readouterr().out == table([LOADER]) + "\n"
+    with pytest.raises(SystemExit):
+        command.main(["loadr"])
+    assert "got loadr, allowed: step, logmel, loader, gpu, table" in capsys.readouterr().err
+
+
+def test_several_parts_run_in_processes_of_their_own(tmp_path, monkeypatch, capsys) -> None:
+    """Those that cannot run here are named with the reason."""
+    commands: list[list[str]] = []
+
+    def run(arguments: list[str], **_: object) -> SimpleNamespace:
+        commands.append(arguments[2:])
+        return SimpleNamespace()
+
+    monkeypatch.setattr(command.subprocess, "run", run)
+    monkeypatch.delenv("ESC10", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert command.main(["--out", str(tmp_path)]) == 0
+    assert commands == [
+        ["matpac.bench", part, "--out", str(tmp_path)] for part in ("step", "loader")
+    ]
+    out = capsys.readouterr().out
+    assert "gpu: skipped, no GPU here" in out and "logmel: skipped, ESC-10 is not here" in out
+
+
+def test_the_papers_run_is_found() -> None:
+    run, num_mels = command.paper()
+    assert (run.model.encoder_width, num_mels) == (768, 80)
+
+
+def test_the_page_shows_the_committed_results() -> None:
+    """Every figure of the table is one of the files beside it."""
+    page = (ROOT / "docs" / "performance.md").read_text("utf-8")
+    shown = page.partition(BEGIN)[2].partition(END)[0].strip()
+    assert shown == table(command.results(ROOT / "docs" / "bench"))
+    assert set(PARTS) == {"step", "logmel", "loader", "gpu"}
