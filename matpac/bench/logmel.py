@@ -19,6 +19,7 @@ from torchaudio.functional import resample
 
 from matpac import audio, logmel, stores
 from matpac.bench import measure
+from matpac.clips import DTYPE
 from matpac.workers import Workers
 
 PAPER = {"sample_rate": 16000, "window_ms": 25.0, "hop_ms": 10.0}
@@ -144,18 +145,18 @@ def parts_ms(paths: Iterable[Path]) -> dict[str, float]:
     """Milliseconds of processor time per clip of each part of our way, in this process."""
     front_end = logmel.front_end(**PAPER)
     sums = dict.fromkeys(("decoding", "resampling", "log-mel", "saving"), 0.0)
-    for number, path in enumerate([*list(paths)[:1], *paths]):
-        times = [time.process_time()]
-        samples, rate = audio.read(path)
-        times.append(time.process_time())
-        waveform = logmel.resample(torch.from_numpy(samples), rate, front_end.sample_rate)
-        times.append(time.process_time())
-        frames = front_end(waveform)
-        times.append(time.process_time())
-        with tempfile.TemporaryFile() as file:
-            file.write(frames.T.contiguous().numpy().astype("<f2").tobytes())
-        times.append(time.process_time())
-        if number:  # the first file makes the kernel
-            for part, begin, end in zip(sums, times, times[1:], strict=False):
-                sums[part] += end - begin
+    with tempfile.TemporaryFile() as file:
+        for number, path in enumerate([*list(paths)[:1], *paths]):
+            times = [time.process_time()]
+            samples, rate = audio.read(path)
+            times.append(time.process_time())
+            waveform = logmel.resample(torch.from_numpy(samples), rate, front_end.sample_rate)
+            times.append(time.process_time())
+            frames = front_end(waveform)
+            times.append(time.process_time())
+            file.write(frames.T.contiguous().numpy().astype(DTYPE).tobytes())
+            times.append(time.process_time())
+            if number:  # the first file makes the kernel
+                for part, begin, end in zip(sums, times, times[1:], strict=False):
+                    sums[part] += end - begin
     return {part: round(total / number * 1e3, 2) for part, total in sums.items()}
