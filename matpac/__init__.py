@@ -55,7 +55,7 @@ In reading order; a module imports only from modules above it (a test holds it t
     flops         what an update computes per clip, counted
     memory        how large the networks are, and what training them holds
     released      state dicts in the released code's names
-    embed         the frozen encoder and its file
+    frozen        the frozen encoder and its file
     embeddings    embeddings of stored clips, many at once
     diagnostics   is it collapsing?
     alarm         when a run has collapsed
@@ -95,8 +95,8 @@ In reading order; a module imports only from modules above it (a test holds it t
 from importlib import import_module
 
 _HOME = {
-    "AudioEncoder": "embed",
-    "load_encoder": "embed",
+    "AudioEncoder": "frozen",
+    "load_encoder": "frozen",
     "LogMel": "logmel",
     "Student": "model",
     "Teacher": "teacher",

@@ -1,6 +1,6 @@
 """Embeddings of stored clips, many at once (MATPAC Sec. IV-A, "Linear probing evaluation").
 
-Apart from `matpac.embed`, so that a faster way to embed makes no pretraining stale.
+Apart from `matpac.frozen`, so that a faster way to embed makes no pretraining stale.
 
 Shapes: b pieces of a batch, F mel bins, T frames, R patch rows, D width.
 """
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from matpac.embed import AudioEncoder
+from matpac.frozen import AudioEncoder
 from matpac.logmel import normalise
 
 

@@ -23,8 +23,8 @@ import torch
 
 from matpac import config, distributed, files
 from matpac.clips import Store
-from matpac.embed import AudioEncoder
 from matpac.embeddings import embed_clips, logmel_statistics
+from matpac.frozen import AudioEncoder
 from matpac.progress import Progress
 from matpac.provenance import code_digest
 

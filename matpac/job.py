@@ -9,7 +9,7 @@ from matpac import distributed, files
 from matpac.batches import Batches, Corpus
 from matpac.clips import Store
 from matpac.config import ResolvedRun
-from matpac.embed import frozen, save_encoder
+from matpac.frozen import frozen, save_encoder
 from matpac.logs import Logs
 from matpac.states import Identity
 from matpac.trainer import Trainer
@@ -29,7 +29,7 @@ class Job:
     checkpoints: Path
     """Folder of its training states and growing logs."""
     encoder: Path
-    """The file to write at the end."""
+    """Its folder, written at the end."""
     logs: Path
     """Folder for the finished logs."""
     chosen: Path | None = None

@@ -138,9 +138,9 @@ def pretrain(
 ) -> dict[str, dict[str, Any]]:
     """The ``pretrain`` stage: trains one run, once per seed.
 
-    Writes, below ``data/<profile>``: ``pretrain/<run>/seed_<seed>/encoder.safetensors`` with its
-    ``.json``, ``logs/<run>/seed_<seed>/{log,diagnostics}.csv``, ``metrics/pretrain/<run>.json``
-    and, for ``dvc plots``, ``plots/{losses,collapse}/<run>.csv`` of the first seed.
+    Writes, below ``data/<profile>``: ``pretrain/<run>/seed_<seed>/model.safetensors`` with its
+    ``config.json``, ``logs/<run>/seed_<seed>/{log,diagnostics}.csv``,
+    ``metrics/pretrain/<run>.json`` and, for ``dvc plots``, ``plots/{losses,collapse}/<run>.csv`` of the first seed.
 
     Args:
         run: its name in ``runs``.
@@ -188,7 +188,7 @@ def jobs_of(run: str, params: PretrainParams) -> dict[int, Job]:
             stores=config.bulk(params),
             identity=own,
             checkpoints=config.bulk(params) / "checkpoints" / run / own.fingerprint,
-            encoder=small / "pretrain" / run / f"seed_{seed}" / "encoder.safetensors",
+            encoder=small / "pretrain" / run / f"seed_{seed}",
             logs=small / "logs" / run / f"seed_{seed}",
         )
     return jobs

@@ -18,8 +18,8 @@ import torch
 from matpac import config, datasets, distributed, files
 from matpac.clips import Store
 from matpac.config import ProbeConfig, ProbeParams
-from matpac.embed import AudioEncoder, frozen, load_encoder
 from matpac.extract import extract
+from matpac.frozen import AudioEncoder, frozen, load_encoder
 from matpac.linear import ProbeResult, choose, train_probes
 from matpac.model import Student
 from matpac.problems import make_problems
@@ -75,7 +75,7 @@ def list_features(params: ProbeParams, name: str) -> list[Features]:
     if name in params.runs:
         folder = config.small(params) / "pretrain" / name
         return [
-            Features(name, seed, load_encoder(folder / f"seed_{seed}" / "encoder.safetensors"))
+            Features(name, seed, load_encoder(folder / f"seed_{seed}"))
             for seed in config.seeds(params, name)
         ]
     if name not in params.encoders:

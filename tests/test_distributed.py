@@ -240,7 +240,7 @@ def test_a_whole_run_in_several_processes(several, one) -> None:
     logs = [read_log(each["folder"] / "logs" / "log.csv") for each in (several, one)]
     assert len(logs[0]) == 6
     np.testing.assert_allclose(*logs, rtol=1e-4)
-    assert (several["folder"] / "encoder.safetensors").exists()
+    assert (several["folder"] / "encoder" / "model.safetensors").exists()
 
 
 @pytest.mark.ddp

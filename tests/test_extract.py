@@ -14,9 +14,9 @@ import torch
 
 from matpac import extract as module
 from matpac.clips import Store
-from matpac.embed import AudioEncoder, frozen
 from matpac.embeddings import embed_clips, logmel_statistics
 from matpac.extract import extract, identity
+from matpac.frozen import AudioEncoder, frozen
 from matpac.model import Student
 
 LENGTHS = [32, 8, 45, 64, 33, 8, 100, 45, 9, 32, 50]

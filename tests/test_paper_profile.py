@@ -11,8 +11,8 @@ import soundfile
 import yaml
 
 from matpac import config, pretrain
-from matpac.embed import load_encoder
 from matpac.fetch import fetch
+from matpac.frozen import load_encoder
 from matpac.preprocess import preprocess
 from matpac.trainer import Trainer
 
@@ -76,7 +76,7 @@ def test_vit_base_starts_stops_resumes_and_ends(
     # At the start predictions point anywhere; the teacher's entropy is at most ln K.
     assert 1.5 < log[0]["prediction_loss"] < 2.5
     assert log[0]["classification_loss"] < 1.2 * math.log(2048)
-    encoder = load_encoder(small / "pretrain" / "base" / "seed_0" / "encoder.safetensors")
+    encoder = load_encoder(small / "pretrain" / "base" / "seed_0")
     assert encoder.width == 5 * 768 and (encoder.mean, encoder.std) == (-7.056, 4.193)
     shutil.rmtree(small / "checkpoints")  # gigabytes
 

@@ -23,8 +23,8 @@ from torch import Tensor
 
 from matpac import losses, schedules
 from matpac.config import ModelConfig
-from matpac.embed import AudioEncoder, frames
 from matpac.embeddings import embed_clips
+from matpac.frozen import AudioEncoder, frames
 from matpac.heads import Center, student_log_distribution, teacher_distribution
 from matpac.logmel import LogMel
 from matpac.masking import Mask, num_visible, random_mask

@@ -12,7 +12,7 @@ import torch
 
 from matpac import files, logs, pretrain
 from matpac.batches import Batch
-from matpac.embed import load_encoder
+from matpac.frozen import load_encoder
 from matpac.heads import student_log_distribution, teacher_distribution
 from matpac.losses import classification_losses, prediction_losses
 from matpac.masking import random_mask
@@ -344,15 +344,16 @@ def test_the_encoder_is_the_students(uninterrupted: Job) -> None:
 def test_a_finished_run_is_not_trained_again(
     uninterrupted: Job, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    before = uninterrupted.encoder.read_bytes()
-    uninterrupted.encoder.unlink()
+    weights = uninterrupted.encoder / "model.safetensors"
+    before = weights.read_bytes()
+    weights.unlink()
 
     def never(*_: object, **__: object) -> None:
         raise AssertionError("a step was made")
 
     monkeypatch.setattr(Trainer, "step", never)
     metrics = train(uninterrupted)
-    assert uninterrupted.encoder.read_bytes() == before
+    assert weights.read_bytes() == before
     assert "tiny: resuming at step 24" in capsys.readouterr().out
     assert (metrics["steps"], metrics["clips"], metrics["clips_shorter_than_a_crop"]) == (24, 8, 1)
     last = read_log(uninterrupted.logs / "log.csv")[-1]
@@ -390,7 +391,7 @@ def test_two_seeds_give_two_encoders(project: dict, tmp_path: Path) -> None:
     data = tmp_path / "data/tiny"
     assert list(results) == ["seed_3", "seed_4"]
     assert files.read_json(data / "metrics/pretrain/k6.json") == results
-    paths = [data / f"pretrain/k6/seed_{seed}/encoder.safetensors" for seed in (3, 4)]
+    paths = [data / f"pretrain/k6/seed_{seed}/model.safetensors" for seed in (3, 4)]
     assert paths[0].read_bytes() != paths[1].read_bytes()
     for seed in (3, 4):
         assert len(read_log(data / f"logs/k6/seed_{seed}/log.csv")) == 2
@@ -413,16 +414,16 @@ def test_other_parameters_start_afresh_and_say_so(
 ) -> None:
     pretrain.pretrain("base", project)
     assert "afresh" not in capsys.readouterr().out
-    first = (tmp_path / "data/tiny/pretrain/base/seed_0/encoder.safetensors").read_bytes()
+    first = (tmp_path / "data/tiny/pretrain/base/seed_0/model.safetensors").read_bytes()
     project["objective"]["alpha"] = 0.25
     pretrain.pretrain("base", project)
     assert "base: starting afresh; 1 training state(s) of other" in capsys.readouterr().out
-    second = (tmp_path / "data/tiny/pretrain/base/seed_0/encoder.safetensors").read_bytes()
+    second = (tmp_path / "data/tiny/pretrain/base/seed_0/model.safetensors").read_bytes()
     assert first != second
     project["objective"]["alpha"] = 0.5
     pretrain.pretrain("base", project)  # the old state is still there
     assert "base: resuming at step 2" in capsys.readouterr().out
-    assert first == (tmp_path / "data/tiny/pretrain/base/seed_0/encoder.safetensors").read_bytes()
+    assert first == (tmp_path / "data/tiny/pretrain/base/seed_0/model.safetensors").read_bytes()
 
 
 def test_without_log_mels_the_stage_to_run_is_named(project: dict, tmp_path: Path) -> None:

@@ -57,9 +57,9 @@ def test_digest_follows_the_closure_alone(package: Path) -> None:
 
 
 def test_closures_of_this_library() -> None:
-    training, embedding = import_closure("pretrain"), import_closure("embed")
+    training, embedding = import_closure("pretrain"), import_closure("embeddings")
     assert {"pretrain.py", "checkpoint.py", "masking.py", "sections.py"} <= set(training)
-    assert {"embed.py", "patches.py", "logmel.py"} <= set(embedding)
+    assert {"frozen.py", "patches.py", "logmel.py"} <= set(embedding)
     # An edit of the probe or of a plot must neither retrain nor embed again.
     assert not {"probe.py", "linear.py", "metrics.py", "fetch.py"} & set(training)
     assert not {"pretrain.py", "probe.py", "batches.py"} & set(embedding)

@@ -7,7 +7,7 @@ import tiny
 import torch
 from safetensors.torch import save_file
 
-from matpac.embed import AudioEncoder, frozen
+from matpac.frozen import AudioEncoder, frozen
 from matpac.model import Student
 from matpac.released import convert, load_released, our_name, read_state
 

@@ -121,7 +121,7 @@ def make_jobs(bulk: Path, folder: Path, *, workers: int) -> tuple[Job, Job]:
 
 def assert_equal_files(ours: Job, expected: Job) -> None:
     """Everything that training leaves, byte for byte."""
-    for folder in ("", "logs", "checkpoints/tiny/fingerprint"):
+    for folder in ("encoder", "logs", "checkpoints/tiny/fingerprint"):
         paths = [job.encoder.parent / folder for job in (ours, expected)]
         names = [{path.name for path in each.iterdir() if path.is_file()} for each in paths]
         assert names[0] == names[1]

@@ -133,7 +133,7 @@ def make_job(bulk: Path, outputs: Path, resolved: ResolvedRun) -> Job:
         stores=bulk,
         identity=identity(resolved, index),
         checkpoints=outputs / "checkpoints" / "tiny" / "fingerprint",
-        encoder=outputs / "encoder.safetensors",
+        encoder=outputs / "encoder",
         logs=outputs / "logs",
     )
 
@@ -145,7 +145,8 @@ def newest(job: Job) -> Path:
 
 def assert_equal_results(ours: Job, expected: Job) -> None:
     """Bit for bit: encoder, logs, and all of the last training state but its configuration."""
-    assert ours.encoder.read_bytes() == expected.encoder.read_bytes()
+    for name in ("model.safetensors", "config.json"):
+        assert (ours.encoder / name).read_bytes() == (expected.encoder / name).read_bytes()
     for name in ("log.csv", "diagnostics.csv"):
         assert (ours.logs / name).read_text() == (expected.logs / name).read_text()
     assert newest(ours).name == newest(expected).name

@@ -1,4 +1,4 @@
-"""The frozen encoder, its embeddings of whole clips, and its file (MATPAC Sec. IV-A).
+"""The frozen encoder, its embeddings of whole clips, and its folder (MATPAC Sec. IV-A).
 
 A clip longer than a training crop is cut into consecutive pieces of one crop, each encoded on its
 own. Per time column the patches of all frequency rows are concatenated; a clip's embedding is the
@@ -7,7 +7,6 @@ mean over all columns of all its pieces.
 Shapes: B clips, F mel bins, T frames, R patch rows, n patch columns of a clip, D width, L layers.
 """
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from matpac import files
 from matpac.config import ModelConfig
 from matpac.logmel import normalise
 from matpac.model import Student, make_encoder
@@ -102,37 +102,41 @@ def frozen(student: Student, front_end: dict[str, Any], *, mean: float, std: flo
     return encoder
 
 
-def save_encoder(encoder: AudioEncoder, path: Path) -> None:
-    """Writes ``path`` (safetensors) and, beside it, its ``.json`` with sizes and normalisation."""
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+"""Of an encoder's folder, as huggingface_hub's models have them."""
+
+
+def save_encoder(encoder: AudioEncoder, folder: Path) -> None:
+    """Writes an encoder's folder: its weights, and its sizes, front end and normalisation."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with files.replacing(folder / WEIGHTS) as temporary:
+        save_file(encoder.state_dict(), temporary)
     described = {
         "model": encoder.config.model_dump(),
         "front_end": encoder.front_end,
         "mean": encoder.mean,
         "std": encoder.std,
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    save_file(encoder.state_dict(), temporary)
-    temporary.replace(path)
-    text = json.dumps(described, indent=2, sort_keys=True) + "\n"
-    temporary.write_text(text)
-    temporary.replace(path.with_suffix(".json"))
+    files.write_json(folder / CONFIG, described)
 
 
-def load_encoder(path: Path) -> AudioEncoder:
+def load_encoder(folder: Path) -> AudioEncoder:
     """Reads what `save_encoder` wrote.
 
-    Raises: FileNotFoundError; RuntimeError listing tensors that do not fit.
+    Raises: FileNotFoundError; ValueError naming what is wrong in ``config.json``; RuntimeError
+        listing tensors that do not fit.
     """
-    for needed in (path, path.with_suffix(".json")):
+    for needed in (folder / WEIGHTS, folder / CONFIG):
         if not needed.exists():
             raise FileNotFoundError(f"{needed}: no such encoder; the pretrain stage writes it")
-    described = json.loads(path.with_suffix(".json").read_text())
+    described = files.read_json(folder / CONFIG)
+    if missing := {"model", "front_end", "mean", "std"} - described.keys():
+        raise ValueError(f"{folder / CONFIG}: no {', '.join(sorted(missing))}: not of an encoder")
     encoder = AudioEncoder(
         ModelConfig.model_validate(described["model"]),
         described["front_end"],
         mean=described["mean"],
         std=described["std"],
     )
-    encoder.load_state_dict(load_file(path))
+    encoder.load_state_dict(load_file(folder / WEIGHTS))
     return encoder

@@ -7,14 +7,14 @@ import pytest
 import tiny
 import torch
 
-from matpac.embed import (
+from matpac.embeddings import embed_clips, logmel_statistics
+from matpac.frozen import (
     AudioEncoder,
     frames,
     frozen,
     load_encoder,
     save_encoder,
 )
-from matpac.embeddings import embed_clips, logmel_statistics
 from matpac.model import Student
 
 LENGTHS = [32, 1, 45, 64, 33, 8, 100, 45, 31, 2000, 1, 96]  # a piece is 32 frames, a column 8
@@ -114,40 +114,37 @@ def test_it_is_frozen_and_the_students_own(encoder: AudioEncoder, student: Stude
 
 
 def test_saving_and_loading_is_exact(encoder: AudioEncoder, tmp_path: Path) -> None:
-    path = tmp_path / "new" / "encoder.safetensors"
-    save_encoder(encoder, path)
-    loaded = load_encoder(path)
-    assert sorted(p.name for p in path.parent.iterdir()) == [
-        "encoder.json",
-        "encoder.safetensors",
-    ]
+    folder = tmp_path / "new" / "encoder"
+    save_encoder(encoder, folder)
+    loaded = load_encoder(folder)
+    assert sorted(p.name for p in folder.iterdir()) == ["config.json", "model.safetensors"]
     assert (loaded.mean, loaded.std, loaded.front_end) == (-8.0, 4.0, tiny.FRONT_END)
     assert loaded.config == encoder.config and not loaded.training
     logmel = batched(Clips([77]).clip(0))
     assert torch.equal(loaded.embed(logmel), encoder.embed(logmel))
-    before = path.read_bytes(), path.with_suffix(".json").read_bytes()
-    save_encoder(loaded, path)
-    assert before == (path.read_bytes(), path.with_suffix(".json").read_bytes())
+    before = [path.read_bytes() for path in sorted(folder.iterdir())]
+    save_encoder(loaded, folder)
+    assert before == [path.read_bytes() for path in sorted(folder.iterdir())]
 
 
 def test_learned_positions_are_saved(tmp_path: Path) -> None:
     student = Student(tiny.run(model={"positions": "learned"}).model, 16)
     student.patches.positions.data += 1
-    save_encoder(
-        frozen(student, tiny.FRONT_END, mean=0.0, std=1.0), tmp_path / "encoder.safetensors"
-    )
-    loaded = load_encoder(tmp_path / "encoder.safetensors")
+    save_encoder(frozen(student, tiny.FRONT_END, mean=0.0, std=1.0), tmp_path)
+    loaded = load_encoder(tmp_path)
     assert torch.equal(loaded.patches.positions, student.patches.positions)
 
 
 def test_a_missing_encoder_names_the_stage(encoder: AudioEncoder, tmp_path: Path) -> None:
-    path = tmp_path / "encoder.safetensors"
-    with pytest.raises(FileNotFoundError, match=r"encoder\.safetensors: .* the pretrain stage"):
-        load_encoder(path)
-    save_encoder(encoder, path)
-    path.with_suffix(".json").unlink()
-    with pytest.raises(FileNotFoundError, match=r"encoder\.json"):
-        load_encoder(path)
+    with pytest.raises(FileNotFoundError, match=r"model\.safetensors: .* the pretrain stage"):
+        load_encoder(tmp_path)
+    save_encoder(encoder, tmp_path)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"config\.json"):
+        load_encoder(tmp_path)
+    (tmp_path / "config.json").write_text('{"hidden_size": 768}')
+    with pytest.raises(ValueError, match=r"config\.json: no front_end, mean, model, std"):
+        load_encoder(tmp_path)
 
 
 def test_statistics_of_log_mels() -> None:
