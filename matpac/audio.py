@@ -56,7 +56,8 @@ def read(
             raise UnusableAudioError(f"truncated: {len(samples)} of {wanted} samples can be read")
         if not np.isfinite(samples).all():
             raise UnusableAudioError("NaN or infinite samples")
-        return samples.mean(axis=1), file.samplerate
+        mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
+        return mono, file.samplerate
 
 
 def check(path: Path) -> AudioFacts:

@@ -66,7 +66,7 @@ class LogMel(nn.Module):
             f_min=fmin_hz,
             f_max=fmax_hz,
             n_mels=num_mels,
-            power=2.0,
+            power=None,  # in `forward`
             center=False,
             norm="slaney",
             mel_scale="slaney",
@@ -88,7 +88,10 @@ class LogMel(nn.Module):
                 f"waveform: got {waveform.shape[-1]} samples, "
                 f"allowed: at least one window of {self.window}"
             )
-        return torch.log(self.mel(waveform) + EPSILON)
+        spectrum = self.mel.spectrogram(waveform)  # (..., bins, T), complex
+        # Its absolute value, squared, takes as long as everything else here together.
+        power = spectrum.real.square() + spectrum.imag.square()
+        return torch.log(self.mel.mel_scale(power) + EPSILON)
 
 
 @lru_cache(maxsize=4)

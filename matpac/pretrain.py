@@ -89,7 +89,7 @@ def resume(
     """
     main = distributed.rank() == 0
     if main:
-        for folder in (job.encoder.parent, job.logs):
+        for folder in (job.encoder, job.logs):
             files.remove_temporaries(folder)
     state = checkpoints.load(job.chosen)
     first = state["step"] if state else 0

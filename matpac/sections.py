@@ -156,7 +156,7 @@ class PretrainConfig(Section):
     activation_checkpointing: bool = False
     """True: blocks are computed again in the backward pass instead of kept: less memory, slower."""
     compile: bool = False
-    """True: the networks are compiled by torch.compile."""
+    """True: the networks are compiled by torch.compile. Does not pay on a CPU."""
     teacher_copies_student: bool
     """False: the teacher starts from a draw of its own, as released and M2D; True: DINO."""
     same_masks_on_all_ranks: bool

@@ -21,7 +21,7 @@ from matpac.progress import Progress
 from matpac.shards import ShardJob, finished, part_path, plan_shards, shard_path, write_shard
 from matpac.workers import Workers
 
-VERSION = 1
+VERSION = 2
 """Raise when equal manifests and front ends give other stores, so that all are made again."""
 
 
