@@ -15,9 +15,12 @@ from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from matpac.provenance import code_digest
+
+if TYPE_CHECKING:
+    import distributed
 
 VARIABLE = "DASK_SCHEDULER_ADDRESS"
 """Dask's own variable; ``logmel.scheduler`` wins."""
@@ -60,11 +63,14 @@ class Cluster(Executor):
     def submit(self, function: Callable[[Any], Any], job: Any) -> Future:  # type: ignore[override]
         """Runs ``function(job)`` on a worker; the function must be a module's of this library."""
         module = function.__module__.removeprefix("matpac.")
-        content = pickle.dumps((function, job))
-        asked = self._client.submit(
-            _remote(), content, module, environment(module), self.folders, pure=False
-        )
-        # Not `Client.get_executor`, whose futures may never be done when the scheduler has ended.
+        content = pickle.dumps((function, job)), module, environment(module), self.folders
+
+        async def ask() -> "distributed.Future":
+            return self._client.submit(_remote(), *content, pure=False)
+
+        # In the client's own thread: when the scheduler ends, that goes through what was asked.
+        asked = self._client.sync(ask)
+        # Not `Client.get_executor`, whose futures may then never be done.
         future: Future = Future()
         future.add_done_callback(lambda _: asked.cancel() if future.cancelled() else None)
         asked.add_done_callback(lambda _: _pass_on(asked.result, future))
