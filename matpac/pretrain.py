@@ -140,7 +140,8 @@ def pretrain(
 
     Writes, below ``data/<profile>``: ``pretrain/<run>/seed_<seed>/model.safetensors`` with its
     ``config.json``, ``logs/<run>/seed_<seed>/{log,diagnostics}.csv``,
-    ``metrics/pretrain/<run>.json`` and, for ``dvc plots``, ``plots/{losses,collapse}/<run>.csv`` of the first seed.
+    ``metrics/pretrain/<run>.json`` and, for ``dvc plots``,
+    ``plots/{losses,collapse}/<run>.csv`` of the first seed.
 
     Args:
         run: its name in ``runs``.

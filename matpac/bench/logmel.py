@@ -1,7 +1,8 @@
 """PART logmel: audio files -> stored log-mels, as the stage makes them, and the usual way.
 
 The usual way computes the same by torchaudio alone, with a resampling kernel made for every file
-and a .npy file of float32 per clip. Both ways have the same worker processes, started before the clock.
+and a .npy file of float32 per clip. Both ways have the same worker processes, started before the
+clock.
 """
 
 import tempfile
