@@ -95,6 +95,8 @@ In reading order; a module imports only from modules above it (a test holds it t
 from importlib import import_module
 
 _HOME = {
+    "load": "hub",
+    "Pretrained": "hub",
     "AudioEncoder": "frozen",
     "load_encoder": "frozen",
     "LogMel": "logmel",

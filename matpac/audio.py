@@ -6,6 +6,7 @@ also inside a tar or parquet file (`matpac.containers`).
 
 import hashlib
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -56,8 +57,16 @@ def read(
             raise UnusableAudioError(f"truncated: {len(samples)} of {wanted} samples can be read")
         if not np.isfinite(samples).all():
             raise UnusableAudioError("NaN or infinite samples")
-        mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
-        return mono, file.samplerate
+        return _mono(samples), file.samplerate
+
+
+def blocks(path: Path) -> Iterator[tuple[np.ndarray, int]]:
+    """Reads a whole file as mono, block by block: (samples, float32; its sample rate in Hz).
+
+    Raises: UnusableAudioError, after the last good block, if it cannot be read to its end.
+    """
+    for block, rate in _blocks(_content(path)):
+        yield _mono(block), rate
 
 
 def check(path: Path) -> AudioFacts:
@@ -74,6 +83,15 @@ def check(path: Path) -> AudioFacts:
 
 def _checked_duration_s(content: Path | bytes) -> float:
     """Length of a file that can be read to its end. Raises: UnusableAudioError."""
+    count, rate = 0, 1
+    for block, rate in _blocks(content):  # noqa: B007 (the rate of the last one)
+        count += len(block)
+    return count / rate
+
+
+def _blocks(content: Path | bytes) -> Iterator[tuple[np.ndarray, int]]:
+    """Blocks (samples, channels) and their rate. Raises: UnusableAudioError, at the latest
+    after the last block, for a file that cannot be read to its end."""
     with _open(content) as file:
         promised, count, damage = file.frames, 0, ""
         try:
@@ -81,6 +99,7 @@ def _checked_duration_s(content: Path | bytes) -> float:
                 count += len(block)
                 if not np.isfinite(block).all():
                     raise UnusableAudioError("NaN or infinite samples")
+                yield block, file.samplerate
         except soundfile.LibsndfileError as error:
             damage = error.error_string  # told below if fewer samples than there are came out
         found = mp3.frames(content) if file.format == "MP3" else None
@@ -90,7 +109,11 @@ def _checked_duration_s(content: Path | bytes) -> float:
             raise UnusableAudioError(f"truncated: {count} of {promised} samples can be read")
         if missing := _missing_bytes(content):
             raise UnusableAudioError(f"truncated: the last {missing} bytes are missing")
-        return count / file.samplerate
+
+
+def _mono(samples: np.ndarray) -> np.ndarray:
+    """(S, channels) -> (S,)."""
+    return samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
 
 
 def _refuse_part_of_mp3(found: mp3.Frames, count: int, damage: str) -> None:

@@ -106,8 +106,11 @@ WEIGHTS, CONFIG = "model.safetensors", "config.json"
 """Of an encoder's folder, as huggingface_hub's models have them."""
 
 
-def save_encoder(encoder: AudioEncoder, folder: Path) -> None:
-    """Writes an encoder's folder: its weights, and its sizes, front end and normalisation."""
+def save_encoder(encoder: AudioEncoder, folder: Path, **more: Any) -> None:
+    """Writes an encoder's folder: its weights, and its sizes, front end and normalisation.
+
+    Args: more: kept in ``config.json``, too.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with files.replacing(folder / WEIGHTS) as temporary:
         save_file(encoder.state_dict(), temporary)
@@ -116,7 +119,7 @@ def save_encoder(encoder: AudioEncoder, folder: Path) -> None:
         "front_end": encoder.front_end,
         "mean": encoder.mean,
         "std": encoder.std,
-    }
+    } | more
     files.write_json(folder / CONFIG, described)
 
 

@@ -4,6 +4,7 @@ One definition for pretraining and probing. Shapes: B clips, S samples, F mel bi
 """
 
 import math
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
 import torch
@@ -127,13 +128,36 @@ def resample(waveform: Tensor, source_rate: int, target_rate: int) -> Tensor:
     """
     if source_rate == target_rate:
         return waveform
-    # torchaudio's convolution written as a product, in blocks so that an hour needs no more memory.
+    return torch.cat(list(resampled([waveform], source_rate, target_rate)), dim=-1)
+
+
+def resampled(blocks: Iterable[Tensor], source_rate: int, target_rate: int) -> Iterator[Tensor]:
+    """`resample` for a waveform that comes in blocks, with the same numbers however it is cut.
+
+    Args: blocks: (..., any length) one after another, at least one.
+    Returns: blocks of the result; an hour needs no more memory than a minute.
+    """
+    if source_rate == target_rate:
+        yield from blocks
+        return
+    # torchaudio's convolution written as a product.
     kernel, width, step = _kernel(source_rate, target_rate)  # (samples out per step, taps)
-    padded = F.pad(waveform, (width, width + step))
-    windows = padded.unfold(-1, kernel.shape[1], step)  # (..., steps, taps)
-    blocks = [products.linear(each, kernel) for each in windows.split(BLOCK_STEPS, dim=-2)]
-    length = math.ceil(waveform.shape[-1] * target_rate / source_rate)
-    return torch.cat(blocks, dim=-2).flatten(-2)[..., :length]
+    taps = kernel.shape[1]
+    received = sent = 0
+    waiting: Tensor | None = None
+    for block in blocks:
+        received += block.shape[-1]
+        waiting = F.pad(block, (width, 0)) if waiting is None else torch.cat([waiting, block], -1)
+        while waiting.shape[-1] >= (BLOCK_STEPS - 1) * step + taps:
+            windows = waiting.unfold(-1, taps, step)[..., :BLOCK_STEPS, :]  # (..., steps, taps)
+            yield products.linear(windows, kernel).flatten(-2)
+            sent += BLOCK_STEPS * kernel.shape[0]
+            waiting = waiting[..., BLOCK_STEPS * step :]
+    length = math.ceil(received * target_rate / source_rate)
+    if waiting is not None and sent < length:
+        windows = F.pad(waiting, (0, width + step)).unfold(-1, taps, step)
+        rest = [products.linear(each, kernel) for each in windows.split(BLOCK_STEPS, dim=-2)]
+        yield torch.cat(rest, dim=-2).flatten(-2)[..., : length - sent]
 
 
 def normalise(logmel: Tensor, mean: float, std: float) -> Tensor:

@@ -2,15 +2,45 @@
 
 A clip longer than an encoder takes at once is cut into pieces, each encoded on its own; every piece
 gives one embedding per time column, and a clip's embedding is the mean over all columns of all its
-pieces (MATPAC Sec. IV-A). An encoder says how long pieces are and what its columns are;
-`matpac.embed` reads, cuts, batches and averages.
+pieces (MATPAC Sec. IV-A). An encoder says how long pieces are and what its columns are; `embed`
+reads, cuts, batches and averages.
 
-Shapes: B pieces of equal length, S samples, n time columns of a piece, D embedding size.
+Shapes: B pieces of equal length, S samples, n time columns, D embedding size, N clips.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Literal, NamedTuple
 
+import numpy as np
+import torch
 from torch import Tensor, nn
+
+from matpac import audio
+from matpac.waves import Audio, pieces
+
+Precision = Literal["float32", "bfloat16", "float16"]
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class Frames(NamedTuple):
+    """A clip's embeddings over time."""
+
+    embeddings: Tensor
+    """(n, D), float32."""
+    times: Tensor
+    """(n,) seconds from the clip's start to the centre of each column, float64."""
+
+
+class _Piece(NamedTuple):
+    """What is kept of a piece."""
+
+    values: Tensor
+    """Its columns (n, D), or their sum (1, D)."""
+    num_columns: int
+    num_samples: int
 
 
 class WaveEncoder(nn.Module, ABC):
@@ -33,6 +63,8 @@ class WaveEncoder(nn.Module, ABC):
     """Samples mirrored at both ends of a *clip* before it is cut, as a centred STFT wants it."""
     num_layers: int = 1
     """How many layers `columns` can give."""
+    precision: Precision = "float32"
+    """Of the encoder's products in `embed` (autocast)."""
 
     @abstractmethod
     def columns(self, waves: Tensor, *, layer: int = -1) -> Tensor:
@@ -48,3 +80,135 @@ class WaveEncoder(nn.Module, ABC):
     @abstractmethod
     def times(self, num_samples: int) -> Tensor:
         """Centres of the columns of a piece: S -> (n,) seconds from the piece's start, float64."""
+
+    def embed(
+        self,
+        source: Audio | Sequence[Audio],
+        *,
+        sample_rate: int | None = None,
+        frames: bool = False,
+        layer: int = -1,
+        batch_size: int = 16,
+    ) -> Tensor | Frames | list[Frames] | dict[str, Tensor] | dict[str, Frames]:
+        """Embeddings of audio of any kind, length and sample rate.
+
+        Args:
+            source: a file; a mono waveform (S,), an array or tensor, floating-point between -1 and
+                1; a list of files or of waveforms; or a folder, for every audio file in it and
+                below. Files may have any number of channels: their mean is taken.
+            sample_rate: Hz, of waveforms; files tell their own.
+            frames: True: `Frames`, one embedding per time column; False: their mean over the clip.
+            layer: which one, -num_layers to num_layers - 1; the last is the paper's.
+            batch_size: pieces that go through the encoder at once. It, and what else is embedded in
+                the same call, changes results by no more than rounding.
+        Returns: for a clip (D,) or Frames; for a list (N, D) or a list of Frames; for a folder a
+            dictionary from a file's path below the folder to what a clip gives. All on the CPU.
+        Raises: FileNotFoundError; ValueError naming the file, or the argument, and what is wrong.
+        """
+        if not -self.num_layers <= layer < self.num_layers:
+            allowed = f"{-self.num_layers} to {self.num_layers - 1}"
+            raise ValueError(f"layer: got {layer}, allowed: {allowed}")
+        several, names = source, None
+        if isinstance(source, str | PathLike) and Path(source).is_dir():
+            names = list_audio(Path(source))
+            several = [Path(source) / name for name in names]
+        elif isinstance(source, str | PathLike | np.ndarray | Tensor):
+            several = [source]
+        results = list(
+            self.embed_each(
+                several, sample_rate=sample_rate, frames=frames, layer=layer, batch_size=batch_size
+            )
+        )
+        if names is not None:
+            return dict(zip(names, results, strict=True))
+        if several is not source:
+            return results[0]
+        if frames:
+            return results
+        return torch.stack(results) if results else torch.zeros(0, self.width)
+
+    @torch.inference_mode()
+    def embed_each(
+        self,
+        sources: Sequence[Audio],
+        *,
+        sample_rate: int | None = None,
+        frames: bool = False,
+        layer: int = -1,
+        batch_size: int = 16,
+    ) -> Iterator[Tensor | Frames]:
+        """`embed` clip by clip, in order: of ``batch_size`` clips at a time anything is held."""
+        for first in range(0, len(sources), batch_size):
+            some = sources[first : first + batch_size]
+            for found in self._columns_of(some, sample_rate, frames, layer, batch_size):
+                yield self._joined(found) if frames else _mean(found)
+
+    def _columns_of(
+        self,
+        sources: Sequence[Audio],
+        sample_rate: int | None,
+        frames: bool,
+        layer: int,
+        batch_size: int,
+    ) -> list[list[_Piece]]:
+        """The pieces of every clip, in order."""
+        clips: list[dict[int, _Piece]] = [{} for _ in sources]
+        for places, waves in _equal_lengths(sources, self, sample_rate, batch_size):
+            columns = self._encode(waves, layer)  # (B, n, D)
+            kept = columns if frames else columns.sum(dim=1, keepdim=True)
+            for (clip, piece), values in zip(places, kept.cpu(), strict=True):
+                clips[clip][piece] = _Piece(values, columns.shape[1], waves.shape[1])
+        return [[found[piece] for piece in sorted(found)] for found in clips]
+
+    def _encode(self, waves: Tensor, layer: int) -> Tensor:
+        device = next(self.parameters()).device
+        dtype = PRECISIONS[self.precision]
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            return self.columns(waves.to(device), layer=layer).float()
+
+    def _joined(self, found: list[_Piece]) -> Frames:
+        """The columns of all pieces of a clip, and when they are."""
+        hop = self.piece_hop or self.piece_samples
+        starts = [(k * hop - self.reflect) / self.sample_rate for k in range(len(found))]
+        times = [
+            start + self.times(piece.num_samples)
+            for start, piece in zip(starts, found, strict=True)
+        ]
+        return Frames(torch.cat([piece.values for piece in found]), torch.cat(times))
+
+
+def list_audio(folder: Path) -> list[str]:
+    """Paths of the audio files in a folder and below, relative to it, sorted.
+
+    Raises: ValueError if there are none.
+    """
+    files = [path for path in folder.rglob("*") if path.suffix.lower() in audio.EXTENSIONS]
+    names = sorted(path.relative_to(folder).as_posix() for path in files if path.is_file())
+    if not names:
+        raise ValueError(f"{folder}: no audio files; looked for {', '.join(audio.EXTENSIONS)}")
+    return names
+
+
+def _mean(found: list[_Piece]) -> Tensor:
+    """Mean over all columns of all pieces: every column counts the same."""
+    total = torch.stack([piece.values[0].double() for piece in found]).sum(dim=0)
+    return (total / sum(piece.num_columns for piece in found)).float()
+
+
+def _equal_lengths(
+    sources: Sequence[Audio], encoder: WaveEncoder, sample_rate: int | None, batch_size: int
+) -> Iterator[tuple[list[tuple[int, int]], Tensor]]:
+    """Batches of pieces of the same length: (clip and piece) of each, and (B, S)."""
+    waiting: dict[int, list[tuple[tuple[int, int], Tensor]]] = {}
+    for clip, source in enumerate(sources):
+        for number, piece in enumerate(pieces(source, encoder, sample_rate=sample_rate)):
+            group = waiting.setdefault(len(piece), [])
+            group.append(((clip, number), piece))
+            if len(group) == batch_size:
+                yield _stacked(waiting.pop(len(piece)))
+    for group in waiting.values():
+        yield _stacked(group)
+
+
+def _stacked(group: list[tuple[tuple[int, int], Tensor]]) -> tuple[list[tuple[int, int]], Tensor]:
+    return [place for place, _ in group], torch.stack([piece for _, piece in group])
