@@ -6,10 +6,7 @@ must match: a name that is missing or unexpected is an error that lists them all
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 
-import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 PREFIXES = {
@@ -75,22 +72,3 @@ def load_released(module: nn.Module, state: Mapping[str, Tensor]) -> None:
     if problems:
         raise ValueError("the state dict does not fit:\n  " + "\n  ".join(problems))
     module.load_state_dict(converted)
-
-
-def read_state(path: Path) -> dict[str, Tensor]:
-    """Tensors of a ``.safetensors`` or ``torch.save`` file, without executing pickled code.
-
-    Raises: FileNotFoundError; ValueError for a file that needs pickled code or holds no tensors.
-    """
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such checkpoint")
-    if path.suffix == ".safetensors":
-        return load_file(path)
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ValueError(f"{path}: not readable as plain tensors: {error}") from error
-    state = state.get("model", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
-        raise ValueError(f"{path}: got {type(state).__name__}, allowed: a mapping name -> tensor")
-    return state

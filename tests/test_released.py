@@ -1,15 +1,12 @@
 """State dicts in the released code's names."""
 
-from pathlib import Path
-
 import pytest
 import tiny
 import torch
-from safetensors.torch import save_file
 
 from matpac.frozen import AudioEncoder, frozen
 from matpac.model import Student
-from matpac.released import convert, load_released, our_name, read_state
+from matpac.released import convert, load_released, our_name
 
 
 @pytest.mark.parametrize(
@@ -92,32 +89,3 @@ def test_every_problem_is_listed_and_nothing_is_loaded(
         "  shape of pos_embed: got (4, 16), allowed: (9, 16)",
     ]
     assert all(torch.equal(t, before[name]) for name, t in empty.state_dict().items())
-
-
-@pytest.mark.parametrize("form", ["safetensors", "plain", "nested"])
-def test_files(tmp_path: Path, form: str) -> None:
-    state = {"a": torch.randn(2, 3), "b": torch.arange(3)}
-    path = tmp_path / ("state.safetensors" if form == "safetensors" else "state.pt")
-    if form == "safetensors":
-        save_file(state, path)
-    else:
-        torch.save({"model": state, "epoch": 3} if form == "nested" else state, path)
-    read = read_state(path)
-    assert sorted(read) == ["a", "b"] and all(
-        torch.equal(read[name], state[name]) for name in state
-    )
-
-
-def test_files_that_are_no_state(tmp_path: Path) -> None:
-    path = tmp_path / "state.pt"
-    with pytest.raises(FileNotFoundError, match=r"state\.pt: no such checkpoint"):
-        read_state(path)
-    torch.save({"a": tmp_path}, path)  # needs pickled code
-    with pytest.raises(ValueError, match=r"state\.pt: not readable as plain tensors"):
-        read_state(path)
-    torch.save([torch.zeros(1)], path)
-    with pytest.raises(ValueError, match=r"state\.pt: got list, allowed: a mapping name -> tensor"):
-        read_state(path)
-    torch.save({"a": torch.zeros(1), "epoch": 3}, path)
-    with pytest.raises(ValueError, match="allowed: a mapping name -> tensor"):
-        read_state(path)
