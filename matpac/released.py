@@ -1,8 +1,9 @@
 """State dicts in the released code's names <-> ours.
 
 The released inference checkpoints hold the class token, positions, patch projection and student
-encoder; training checkpoints add the predictor (``decoder.*``) and the student's head. Everything
-must match: a name that is missing or unexpected is an error that lists them all.
+encoder; training checkpoints add the predictor (``decoder.*``) and the student's head. M2D's
+encoder has the same names without ``student_encoder``. Everything must match: a name that is
+missing or unexpected is an error that lists them all.
 """
 
 from collections.abc import Mapping
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 PREFIXES = {
     "patch_embed.proj.": "patches.proj.",
     "student_encoder.": "encoder.",
+    "blocks.": "encoder.blocks.",
+    "norm.": "encoder.norm.",
     "decoder.decoder_embed.": "predictor.embed.",
     "decoder.decoder_blocks.": "predictor.encoder.blocks.",
     "decoder.decoder_norm.": "predictor.encoder.norm.",

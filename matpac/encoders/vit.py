@@ -1,16 +1,67 @@
 """MATPAC, MATPAC++ and M2D, and our own checkpoints: all are one ViT with one front end.
 
+M2D (Niizumi et al., ICASSP 2023 and TASLP 2024) differs from MATPAC in its centred STFT, in its
+normalisation, and in the names of its checkpoints.
+
 Shapes: B pieces, S samples, F mel bins, T frames, R patch rows, n patch columns, D width of the
 transformer; the embedding of a column is R * D long.
 """
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from matpac import released, statedicts
+from matpac.config import ModelConfig
 from matpac.encoders.interface import WaveEncoder
 from matpac.frozen import AudioEncoder
 from matpac.logmel import LogMel, normalise
+
+SIZES = {
+    "crop_frames": 608,
+    "patch_size": 16,
+    "mask_ratio": 0.7,
+    "positions": "sincos",
+    "encoder_width": 768,
+    "encoder_depth": 12,
+    "encoder_heads": 12,
+    "predictor_width": 512,
+    "predictor_depth": 8,
+    "predictor_heads": 16,
+    "mlp_ratio": 4.0,
+    "head_hidden": 2048,
+    "head_bottleneck": 256,
+    "num_prototypes": 2048,
+    "train_weight_g": True,
+}
+"""Of the published encoders, ViT-Base; predictor and head are MATPAC's and not made here."""
+FRONT_END = {"sample_rate": 16000, "window_ms": 25, "hop_ms": 10, "num_mels": 80}
+FRONT_END |= {"fmin_hz": 50, "fmax_hz": 8000}
+
+
+class Release(NamedTuple):
+    """How the checkpoints of one project differ from those of another."""
+
+    mean: float
+    std: float
+    dropped: tuple[str, ...]
+    """Names, by their first letters, of what is trained with an encoder but is not part of it."""
+    reflect: int = 0
+
+
+RELEASES = {
+    "matpac": Release(
+        -7.056, 4.193, ("decoder.", "cls_student_head.", "head.", "head_norm.", "probe.")
+    ),
+    # A centred STFT is an uncentred one of the clip mirrored by half a window at both ends.
+    "m2d": Release(-7.1, 4.2, ("decoder", "target", "mask_token"), reflect=200),
+}
+STATISTICS = "norm_stats"
+"""Mean and standard deviation, in M2D's newer checkpoints."""
 
 
 class ViTEncoder(WaveEncoder):
@@ -57,10 +108,14 @@ class ViTEncoder(WaveEncoder):
         return rows.transpose(1, 2).flatten(2)
 
     def times(self, num_samples: int) -> Tensor:
-        """Centres of the columns: the middle of a patch's frames, each at its window's middle."""
+        """Centres of the columns: the middle of a patch's frames, each at its window's middle.
+
+        Of a last, partly padded column the frames that there are count.
+        """
         front_end, patch = self.front_end, self.net.config.patch_size
-        columns = -(-front_end.num_frames(num_samples) // patch)
-        middles = patch * torch.arange(columns, dtype=torch.float64) + (patch - 1) / 2  # in frames
+        num_frames = front_end.num_frames(num_samples)
+        first = torch.arange(0, num_frames, patch, dtype=torch.float64)  # (n,), in frames
+        middles = (first + (first + patch).clamp(max=num_frames) - 1) / 2
         return (middles * front_end.hop + front_end.window / 2) / front_end.sample_rate
 
     def _layer(self, tokens: Tensor, layer: int) -> Tensor:
@@ -70,3 +125,34 @@ class ViTEncoder(WaveEncoder):
         for block in self.net.encoder.blocks[: layer % self.num_layers + 1]:
             tokens = block(tokens)
         return tokens
+
+
+def make(weights: Path | None, *, release: str = "matpac", **sizes: int) -> ViTEncoder:
+    """A published encoder.
+
+    Args:
+        weights: the published file, or what `matpac.statedicts` made of it; None: random.
+        release: whose checkpoint it is, matpac (MATPAC++ too) or m2d.
+        sizes: those of `SIZES` that differ; crop_frames is 992 after fine-tuning on AudioSet.
+    Raises: FileNotFoundError; ValueError naming every tensor that does not fit.
+    """
+    if release not in RELEASES:
+        raise ValueError(f"release: got {release!r}, allowed: {', '.join(RELEASES)}")
+    known = RELEASES[release]
+    state = {} if weights is None else _encoder_part(statedicts.read_state(weights), known)
+    mean, std = known.mean, known.std
+    if release == "m2d" and STATISTICS in state:
+        mean, std = state.pop(STATISTICS).tolist()
+    net = AudioEncoder(
+        ModelConfig.model_validate(SIZES | sizes), dict(FRONT_END), mean=mean, std=std
+    )
+    if weights is not None:
+        try:
+            released.load_released(net, state)
+        except ValueError as error:
+            raise ValueError(f"{weights}: {error}") from error
+    return ViTEncoder(net, reflect=known.reflect)
+
+
+def _encoder_part(state: Mapping[str, Tensor], release: Release) -> dict[str, Tensor]:
+    return {name: t for name, t in state.items() if not name.startswith(release.dropped)}
