@@ -39,18 +39,9 @@ def pieces(source: Audio, cutting: Cutting, *, sample_rate: int | None = None) -
     Raises: FileNotFoundError; ValueError naming what is wrong with the audio, or that it is shorter
         than ``min_samples``.
     """
-    if isinstance(source, np.ndarray | Tensor):
-        if sample_rate is None:
-            raise ValueError("sample_rate: missing; a waveform does not tell its own, in Hz")
-        name, blocks = (
-            "waveform",
-            logmel.resampled([_waveform(source)], _positive(sample_rate), cutting.sample_rate),
-        )
-    else:
-        if sample_rate is not None:
-            raise ValueError(f"sample_rate: got {sample_rate} for {source}, which tells its own")
-        path = Path(source)
-        name, blocks = str(path), _of_file(path, cutting.sample_rate)
+    name, blocks = _blocks(source, cutting.sample_rate, sample_rate)
+    received = [0]
+    blocks = _counted(blocks, received)
     if cutting.reflect:
         blocks = _reflected(blocks, cutting.reflect)
     found = 0
@@ -58,8 +49,36 @@ def pieces(source: Audio, cutting: Cutting, *, sample_rate: int | None = None) -
         found += 1
         yield piece
     if not found:
-        shortest = (cutting.min_samples - 2 * cutting.reflect) / cutting.sample_rate
-        raise ValueError(f"{name}: got less than {max(0.0, shortest):g} s, the shortest allowed")
+        shortest = cutting.min_samples
+        if cutting.reflect:
+            shortest = max(cutting.reflect + 1, shortest - 2 * cutting.reflect)
+        raise ValueError(
+            f"{name}: got {received[0] / cutting.sample_rate:g} s, allowed: at least "
+            f"{shortest / cutting.sample_rate:g} s"
+        )
+
+
+def _blocks(
+    source: Audio, target_rate: int, sample_rate: int | None
+) -> tuple[str, Iterable[Tensor]]:
+    """What to call a source in an error, and its blocks at another rate."""
+    if isinstance(source, np.ndarray | Tensor):
+        if sample_rate is None:
+            raise ValueError("sample_rate: missing; a waveform does not tell its own, in Hz")
+        rate = _positive(sample_rate)
+        return "waveform", logmel.resampled([_waveform(source)], rate, target_rate)
+    if not isinstance(source, str | PathLike):
+        raise ValueError(f"audio: got {type(source).__name__}, allowed: a file, an array, a tensor")
+    if sample_rate is not None:
+        raise ValueError(f"sample_rate: got {sample_rate} for {source}, which tells its own")
+    return str(source), _of_file(Path(source), target_rate)
+
+
+def _counted(blocks: Iterable[Tensor], received: list[int]) -> Iterator[Tensor]:
+    """Adds the samples that pass to ``received[0]``."""
+    for block in blocks:
+        received[0] += len(block)
+        yield block
 
 
 def _of_file(path: Path, target_rate: int) -> Iterator[Tensor]:
@@ -84,6 +103,10 @@ def _chained(first: Tensor, rest: Iterable[Tensor]) -> Iterator[Tensor]:
 
 def _waveform(source: np.ndarray | Tensor) -> Tensor:
     """A waveform as float32 on the CPU. Raises: ValueError for what is none."""
+    if isinstance(source, np.ndarray):
+        # torch takes no negative strides, no foreign byte order, and warns of what is read-only.
+        dtype = np.float32 if np.issubdtype(source.dtype, np.floating) else source.dtype
+        source = np.array(source, dtype=dtype, order="C")
     waveform = torch.as_tensor(source).detach().cpu()
     if waveform.ndim != 1:
         raise ValueError(

@@ -9,7 +9,7 @@ Shapes: B pieces of equal length, S samples, n time columns, D embedding size, N
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -83,7 +83,7 @@ class WaveEncoder(nn.Module, ABC):
 
     def embed(
         self,
-        source: Audio | Sequence[Audio],
+        source: Audio | Iterable[Audio],
         *,
         sample_rate: int | None = None,
         frames: bool = False,
@@ -108,12 +108,15 @@ class WaveEncoder(nn.Module, ABC):
         if not -self.num_layers <= layer < self.num_layers:
             allowed = f"{-self.num_layers} to {self.num_layers - 1}"
             raise ValueError(f"layer: got {layer}, allowed: {allowed}")
-        several, names = source, None
+        if batch_size < 1:
+            raise ValueError(f"batch_size: got {batch_size}, allowed: 1 or more")
+        names = None
+        single = isinstance(source, str | PathLike | np.ndarray | Tensor)
         if isinstance(source, str | PathLike) and Path(source).is_dir():
             names = list_audio(Path(source))
             several = [Path(source) / name for name in names]
-        elif isinstance(source, str | PathLike | np.ndarray | Tensor):
-            several = [source]
+        else:
+            several = [source] if single else list(source)
         results = list(
             self.embed_each(
                 several, sample_rate=sample_rate, frames=frames, layer=layer, batch_size=batch_size
@@ -121,13 +124,13 @@ class WaveEncoder(nn.Module, ABC):
         )
         if names is not None:
             return dict(zip(names, results, strict=True))
-        if several is not source:
+        if single:
             return results[0]
         if frames:
             return results
         return torch.stack(results) if results else torch.zeros(0, self.width)
 
-    @torch.inference_mode()
+    @torch.no_grad()  # not inference mode: what comes out may go into a network that is trained
     def embed_each(
         self,
         sources: Sequence[Audio],
