@@ -1,15 +1,22 @@
-"""Who is in a table or figure, and what must be said beneath it.
+"""Who is in a table or figure, under which heads, and what must be said beneath it.
 
 A number is never shown without the profile, corpus and parameters that made it, nor an interval
 without what it covers (MATPAC Sec. IV-A repeats the probe, not the pretraining).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
+from matpac import paper
+from matpac.statistics import TASKS
+from matpac.typeset import Column, Score
+
+NAMES = {task: dataset.name for task, dataset in paper.TABLE1.items()}
+UNITS = {"map": "mAP", "accuracy": "Acc.(%)"}
+LOST = "?: lost in the text of the paper that was available."
 REPEATS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
@@ -26,6 +33,7 @@ class RowSpec:
         steps: optimiser updates of its pretraining; None if there was none.
         table2, table3, figure2: where it belongs. A row of Table III differs from the base in
             ``alpha`` only, a point of Fig. 2 in ``num_prototypes`` only; the base is in both.
+        reported: name of the row of the paper's Table II that it is compared with, if any.
     """
 
     encoder: str
@@ -37,6 +45,7 @@ class RowSpec:
     table2: bool = True
     table3: bool = False
     figure2: bool = False
+    reported: str | None = None
 
 
 @dataclass(frozen=True)
@@ -50,6 +59,8 @@ class Provenance:
         steps: updates of the base run; runs with another number are marked with a dagger.
         miniature: whether the tasks are miniatures of the paper's, made on this machine.
         incomplete: tasks that have only a part of their data set's clips, in words.
+        comparable: tasks that are the paper's own data sets, whole; differences from what it
+            reports are given for these alone.
     """
 
     profile: str
@@ -58,6 +69,7 @@ class Provenance:
     steps: int | None = None
     miniature: bool = True
     incomplete: str = ""
+    comparable: tuple[str, ...] = ()
 
     @property
     def line(self) -> str:
@@ -71,9 +83,10 @@ class Provenance:
         if self.profile == "paper":
             return ""
         if not self.miniature:
+            scores = "scores of its runs" if self.comparable else "its scores"
             return (
                 f"The {self.profile} profile has other data and a smaller model than the paper: "
-                "its scores cannot be compared with the paper's."
+                f"{scores} cannot be compared with the paper's."
             )
         return (
             f"Scores of the {self.profile} profile are of miniature tasks made on this machine, "
@@ -102,6 +115,25 @@ def unique_by(rows: Sequence[RowSpec], field: str) -> dict[Any, RowSpec]:
     return dict(sorted(found.items()))
 
 
+def ordered(datasets: Mapping[str, Any]) -> list[str]:
+    """Tasks in the order of Table II, then those the paper does not have."""
+    return [t for t in TASKS if t in datasets] + [t for t in datasets if t not in TASKS]
+
+
+def task_columns(
+    tasks: Iterable[str], datasets: Mapping[str, Mapping[str, Any]]
+) -> tuple[Column, ...]:
+    """A column for each task, headed as in Table II."""
+    return tuple(
+        Column(task, NAMES.get(task, task), UNITS[datasets[task]["metric"]]) for task in tasks
+    )
+
+
+def percent(cell: pd.Series) -> Score:
+    """A row of `matpac.statistics` in percent."""
+    return Score(100 * cell["mean"], 100 * cell["ci95"])
+
+
 def dagger(row: RowSpec, provenance: Provenance) -> str:
     """Mark behind the label of a run that was not pretrained for as long as the base."""
     return "†" if row.steps not in (None, provenance.steps) else ""
@@ -115,6 +147,23 @@ def steps_note(rows: Sequence[RowSpec], provenance: Provenance) -> str:
     return f"† pretrained for another number of updates than {provenance.steps:,}: " + (
         "; ".join(marked) + "."
     )
+
+
+def ours_heading(provenance: Provenance) -> str:
+    """Heads the block of rows that were measured here."""
+    if provenance.profile == "paper":
+        return "This run"
+    tasks = "miniature tasks" if provenance.miniature else "tasks"
+    return f"This run: {tasks} of the {provenance.profile} profile"
+
+
+def paper_heading(kind: str, provenance: Provenance) -> str:
+    """Heads a block of reported rows so that nobody reads them as ours."""
+    what = f"Reported in the paper{f', {kind}' * bool(kind)} (AudioSet)"
+    if provenance.profile == "paper":
+        return what
+    # Encoders that were trained elsewhere can be, on the paper's own data sets.
+    return f"{what}: NOT comparable{' with runs of this profile' * bool(provenance.comparable)}"
 
 
 def interval_note(means: pd.DataFrame) -> str:
@@ -131,3 +180,16 @@ def interval_note(means: pd.DataFrame) -> str:
     if means["num_seeds"].max() > 1:
         text += " Runs with several pretraining seeds are averaged over them within each repeat."
     return text
+
+
+def classes_note(scores: pd.DataFrame, datasets: Mapping[str, Mapping[str, Any]]) -> str:
+    """Which mAP leaves out classes, since the test part has no observed positive of them."""
+    if "num_classes_scored" not in scores:
+        return ""
+    fewest = scores.groupby("task")["num_classes_scored"].min()
+    short = [
+        f"{NAMES.get(task, task)} over {fewest[task]} of {len(info['classes'])} classes"
+        for task, info in datasets.items()
+        if info["metric"] == "map" and fewest[task] < len(info["classes"])
+    ]
+    return f"mAP of {'; '.join(short)}: the others have no positive to test." if short else ""

@@ -4,7 +4,8 @@ Which run belongs where follows from what it changes: a run that differs from th
 alone is a column of Table III (alpha 0, which trains no prediction, is not: the paper has none), in
 ``num_prototypes`` alone a point of Fig. 2; a run with a label is a row of Table II, as is every
 encoder that is only probed. Of two runs with the same value the one trained as long as the base is
-shown. Only names in ``runs`` and ``encoders`` are read, so removing one removes it here.
+shown. Only names in ``runs`` and ``encoders`` are read, so removing one removes it here. Where
+one names a row of the paper's (``reported``), the two are compared.
 """
 
 from dataclasses import replace
@@ -13,11 +14,14 @@ from typing import Any
 
 import pandas as pd
 
-from matpac import collapse, config, datasets, files
+from matpac import collapse, compare, config, datasets, files
 from matpac.captions import Provenance, RowSpec
 from matpac.config import Params, ResolvedRun
 from matpac.plots import figure2
 from matpac.report import write_tables
+from matpac.statistics import TASKS
+
+UNTRAINED = ("random", "logmel_statistics")
 
 
 def figures(params: Params | dict[str, Any]) -> list[Path]:
@@ -29,6 +33,10 @@ def figures(params: Params | dict[str, Any]) -> list[Path]:
     Raises: ValueError for bad parameters; FileNotFoundError naming the stage that has not run.
     """
     params = config.parse(Params, params)
+    compare.check(
+        {f"runs.{name}.reported": run.reported for name, run in params.runs.items()}
+        | {f"encoders.{name}.reported": e.reported for name, e in params.encoders.items()}
+    )
     out = config.root() / "figures" / params.profile
     steps = num_steps(params, "base")
     runs = one_per_value([run_row(params, run) for run in params.runs], steps)
@@ -39,6 +47,7 @@ def figures(params: Params | dict[str, Any]) -> list[Path]:
         steps=steps,
         miniature=all(info["source"] == "embedded" for info in infos.values()),
         incomplete=parts_of_tasks(infos),
+        comparable=papers_tasks(infos),
     )
     scores = pd.concat([read_scores(params, row.encoder) for row in rows], ignore_index=True)
     write_tables(scores, infos, rows, provenance, out)
@@ -68,6 +77,7 @@ def run_row(params: Params, run: str) -> RowSpec:
         table2=label is not None,
         table3=run == "base" or (changes == {"objective.alpha"} and resolved.objective.alpha > 0),
         figure2=run == "base" or changes == {"model.num_prototypes"},
+        reported=params.runs[run].reported,
     )
 
 
@@ -86,7 +96,15 @@ def one_per_value(rows: list[RowSpec], steps: int) -> list[RowSpec]:
 
 def encoder_rows(params: Params) -> list[RowSpec]:
     """The encoders that are only probed."""
-    return [RowSpec(encoder=name, label=e.label) for name, e in params.encoders.items()]
+    return [
+        RowSpec(
+            encoder=name,
+            label=e.label,
+            training_data="—" if e.kind in UNTRAINED else "elsewhere",
+            reported=e.reported,
+        )
+        for name, e in params.encoders.items()
+    ]
 
 
 def differences(base: ResolvedRun, run: ResolvedRun) -> set[str]:
@@ -127,9 +145,20 @@ def pretraining(params: Params) -> dict[str, Any]:
 
 
 def make_provenance(
-    params: Params, *, steps: int, miniature: bool, incomplete: str = ""
+    params: Params,
+    *,
+    steps: int,
+    miniature: bool,
+    incomplete: str = "",
+    comparable: tuple[str, ...] = (),
 ) -> Provenance:
     """Profile, corpora with their sizes, and a hash of every parameter behind the results."""
+    # What a row is compared with is behind no result, nor is an option that an encoder lacks.
+    sections = params.model_dump(exclude={"storage": True, "runs": {"__all__": {"reported"}}})
+    sections["encoders"] = {
+        name: encoder.model_dump(exclude={"reported"}, exclude_none=True)
+        for name, encoder in params.encoders.items()
+    }
     hop_s = 0.001 * pretraining(params)["front_end"]["hop_ms"]
     described = [
         f"{corpus['name']} ({corpus['num_clips']:,} clips, "
@@ -139,10 +168,11 @@ def make_provenance(
     return Provenance(
         profile=params.profile,
         corpus=" + ".join(described),
-        parameters=config.digest(config.deciding(params.model_dump(exclude={"storage"})))[:8],
+        parameters=config.digest(config.deciding(sections))[:8],
         steps=steps,
         miniature=miniature,
         incomplete=incomplete,
+        comparable=comparable,
     )
 
 
@@ -151,5 +181,19 @@ def parts_of_tasks(infos: dict[str, dict[str, Any]]) -> str:
     return ", ".join(
         f"{task} ({info['num_clips']:,} of {info['official_clips']:,} clips)"
         for task, info in infos.items()
-        if info["num_clips"] + info["num_excluded"] < info.get("official_clips", 0)
+        if _is_part(info)
     )
+
+
+def papers_tasks(infos: dict[str, dict[str, Any]]) -> tuple[str, ...]:
+    """Tasks that are data sets of Table I in their official layout, with all of their clips."""
+    return tuple(
+        task
+        for task in TASKS
+        if task in infos and infos[task]["source"] == task and not _is_part(infos[task])
+    )
+
+
+def _is_part(info: dict[str, Any]) -> bool:
+    """Whether clips are missing, beyond those that were there and could not be used."""
+    return info["num_clips"] + info["num_excluded"] < info.get("official_clips", 0)

@@ -1,5 +1,7 @@
 """Scores -> Tables I, II and III, ours and the paper's, visibly apart (MATPAC Sec. IV).
 
+The differences between the two are a table of their own, `matpac.compare`.
+
 Pure functions of tidy scores and of what the caller says about each run: no parameters are read
 here and nothing is chosen. Every table names the profile, corpus and parameters that made it, and
 says what its intervals cover.
@@ -13,24 +15,29 @@ from typing import Any
 
 import pandas as pd
 
-from matpac import paper
+from matpac import compare, paper
 from matpac.captions import (
+    LOST,
+    NAMES,
     Provenance,
     RowSpec,
+    classes_note,
     dagger,
     interval_note,
+    ordered,
+    ours_heading,
+    paper_heading,
+    percent,
     select,
     steps_note,
+    task_columns,
     unique_by,
 )
 from matpac.statistics import GROUPS, TASKS, average, summary
-from matpac.typeset import Block, Column, Score, Table
+from matpac.typeset import SUFFIXES, Block, Column, Score, Table
 
 TYPES = {"multilabel": "ML", "multiclass": "MCSL"}
 METRICS = {"map": "mAP", "accuracy": "Acc."}
-UNITS = {"map": "mAP", "accuracy": "Acc.(%)"}
-NAMES = {task: dataset.name for task, dataset in paper.TABLE1.items()}
-LOST = "?: lost in the text of the paper that was available."
 
 
 def write_tables(
@@ -41,6 +48,8 @@ def write_tables(
     out: Path,
 ) -> dict[str, Table]:
     """Writes Tables I to III as Markdown, LaTeX and CSV to ``out``, the same bytes every time.
+
+    Beside them go the differences from the paper, if there is one to give; an older file goes.
 
     Args:
         scores: tidy scores, see `matpac.statistics`; encoders not in ``rows`` are ignored.
@@ -56,6 +65,12 @@ def write_tables(
         table2(scores, datasets, rows, provenance),
         table3(scores, datasets, rows, provenance),
     ]
+    differences = compare.differences(scores, datasets, rows, provenance)
+    if differences is not None:
+        made.append(differences)
+    else:
+        for suffix in SUFFIXES:
+            (out / f"{compare.NAME}.{suffix}").unlink(missing_ok=True)
     for table in made:
         table.write(out)
     return {table.name: table for table in made}
@@ -69,7 +84,7 @@ def table1(datasets: Mapping[str, Mapping[str, Any]], provenance: Provenance) ->
         key = field.strip("#").lower()
         columns += [Column(key, field, "here"), Column(f"{key}_paper", field, "paper")]
     lines = []
-    for task in _ordered(datasets):
+    for task in ordered(datasets):
         theirs = _paper_facts(task)
         pairs = zip(_facts(datasets[task]), theirs, strict=True)
         lines.append((NAMES.get(task, task), *(value for pair in pairs for value in pair)))
@@ -92,51 +107,35 @@ def table2(
     provenance: Provenance,
 ) -> Table:
     """Table II: linear probing of every run and encoder, then all rows the paper reports."""
+    refusal = compare.refusal(rows, provenance)
     rows = [row for row in rows if row.table2]
     scores = select(scores, rows)
-    tasks = _ordered(datasets)
+    tasks = ordered(datasets)
     averaged = [task for task in tasks if task in TASKS] or tasks
     cells = summary(scores).set_index(["encoder", "task"])
     averages = average(scores, averaged).set_index("encoder")
     average(scores, tasks)  # for its complaints about tasks that the averages leave out
     found = [[cells.loc[(row.encoder, task)] for task in tasks] for row in rows]
     found = [[*line, averages.loc[row.encoder]] for row, line in zip(rows, found, strict=True)]
-    marked = _with_best_bold([[_score(cell) for cell in line] for line in found])
+    marked = _with_best_bold([[percent(cell) for cell in line] for line in found])
     ours = [
         (row.label + dagger(row, provenance), row.training_data, *line)
         for row, line in zip(rows, marked, strict=True)
     ]
     columns = [Column("model", "Models"), Column("training_data", "Training data")]
-    columns += [
-        Column(task, NAMES.get(task, task), UNITS[datasets[task]["metric"]]) for task in tasks
-    ]
-    columns += [Column("average", "Avg.")]
+    columns += [*task_columns(tasks, datasets), Column("average", "Avg.")]
     seeds = bool(averages["num_seeds"].max() > 1)
     if seeds:
         columns += [Column("seeds", "Seeds", "n, SD of avg.")]
         ours = [
             (*line, _seeds(averages.loc[r.encoder])) for line, r in zip(ours, rows, strict=True)
         ]
-    reported = [(model, [model.cells.get(task) for task in tasks]) for model in paper.TABLE2]
-    blocks = [Block(_ours_heading(provenance), provenance.line, tuple(ours))]
-    for supervised in (False, True) if set(tasks) & set(TASKS) else ():
-        lines = tuple(
-            (
-                model.name,
-                model.training_data,
-                *("—" if cell is None else Score(*cell) for cell in line),
-                Score(model.average),
-                *["—"] * seeds,
-            )
-            for model, line in reported
-            if model.supervised == supervised
-        )
-        kind = "supervised" if supervised else "self-supervised"
-        blocks.append(Block(_paper_heading(kind, provenance), "paper, Table II", lines))
+    blocks = [Block(ours_heading(provenance), provenance.line, tuple(ours))]
+    blocks += _reported_blocks(tasks, provenance, seeds=seeds)
     notes = [interval_note(averages), provenance.line, provenance.warning]
     if averaged != list(TASKS):
         notes.insert(1, f"Avg. here is over {', '.join(NAMES.get(t, t) for t in averaged)}.")
-    notes += [steps_note(rows, provenance), _classes_note(scores, datasets)]
+    notes += [steps_note(rows, provenance), classes_note(scores, datasets), refusal]
     if len(blocks) > 1:
         notes += [LOST, *(f"{m.name}: {m.note}." for m in paper.TABLE2 if m.note)]
     return Table(
@@ -147,6 +146,22 @@ def table2(
         blocks=tuple(blocks),
         notes=tuple(filter(None, notes)),
     )
+
+
+def _reported_blocks(tasks: Sequence[str], provenance: Provenance, *, seeds: bool) -> list[Block]:
+    """What the paper reports of these tasks: self-supervised encoders, then supervised ones."""
+    if not set(tasks) & set(TASKS):
+        return []
+    blocks = []
+    for supervised in (False, True):
+        lines = tuple(
+            (*compare.reported_line(model, tasks), *["—"] * seeds)
+            for model in paper.TABLE2
+            if model.supervised == supervised
+        )
+        kind = "supervised" if supervised else "self-supervised"
+        blocks.append(Block(paper_heading(kind, provenance), "paper, Table II", lines))
+    return blocks
 
 
 def table3(
@@ -172,7 +187,7 @@ def table3(
         if present and rows:
             means = average(scores, present).set_index("encoder")
             shown.append(means)
-            cells = {alpha: _score(means.loc[row.encoder]) for alpha, row in by_alpha.items()}
+            cells = {alpha: percent(means.loc[row.encoder]) for alpha, row in by_alpha.items()}
             line = [cells.get(alpha, "—") for alpha in alphas]
         ours.append((group, *line))
         printed = paper.TABLE3[group]
@@ -191,29 +206,11 @@ def table3(
             *(Column(f"alpha_{a:g}", f"{a:g}{marks.get(a, '')}") for a in alphas),
         ),
         blocks=(
-            Block(_ours_heading(provenance), provenance.line, tuple(ours)),
-            Block(_paper_heading("", provenance), "paper, Table III", tuple(theirs)),
+            Block(ours_heading(provenance), provenance.line, tuple(ours)),
+            Block(paper_heading("", provenance), "paper, Table III", tuple(theirs)),
         ),
         notes=tuple(filter(None, notes)),
     )
-
-
-def _classes_note(scores: pd.DataFrame, datasets: Mapping[str, Mapping[str, Any]]) -> str:
-    """Which mAP leaves out classes, since the test part has no observed positive of them."""
-    if "num_classes_scored" not in scores:
-        return ""
-    fewest = scores.groupby("task")["num_classes_scored"].min()
-    short = [
-        f"{NAMES.get(task, task)} over {fewest[task]} of {len(info['classes'])} classes"
-        for task, info in datasets.items()
-        if info["metric"] == "map" and fewest[task] < len(info["classes"])
-    ]
-    return f"mAP of {'; '.join(short)}: the others have no positive to test." if short else ""
-
-
-def _ordered(datasets: Mapping[str, Any]) -> list[str]:
-    """Tasks in the order of Table II, then those the paper does not have."""
-    return [t for t in TASKS if t in datasets] + [t for t in datasets if t not in TASKS]
 
 
 def _facts(info: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
@@ -236,11 +233,6 @@ def _paper_facts(task: str) -> tuple[str, str, str, str, str]:
     return size, str(dataset.num_classes), dataset.kind, dataset.split, dataset.metric
 
 
-def _score(cell: pd.Series) -> Score:
-    """A row of `matpac.statistics` in percent."""
-    return Score(100 * cell["mean"], 100 * cell["ci95"])
-
-
 def _with_best_bold(lines: list[list[Score]]) -> list[list[Score]]:
     """Marks the best of each column; what reads the same at one decimal is equally good."""
     shown = [[round(score.mean, 1) for score in line] for line in lines]
@@ -256,16 +248,3 @@ def _seeds(cell: pd.Series) -> str:
     if cell["num_seeds"] < 2:
         return "1"
     return f"{cell['num_seeds']:.0f}, {100 * cell['seed_std']:.1f}"
-
-
-def _ours_heading(provenance: Provenance) -> str:
-    if provenance.profile == "paper":
-        return "This run"
-    tasks = "miniature tasks" if provenance.miniature else "tasks"
-    return f"This run: {tasks} of the {provenance.profile} profile"
-
-
-def _paper_heading(kind: str, provenance: Provenance) -> str:
-    """Heads a block of reported rows so that nobody reads them as ours."""
-    what = f"Reported in the paper{f', {kind}' * bool(kind)} (AudioSet)"
-    return what if provenance.profile == "paper" else f"{what}: NOT comparable"

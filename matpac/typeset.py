@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 from matpac import files
 
+SUFFIXES = ("md", "tex", "csv")
+
 
 class Score(NamedTuple):
     """A number with its interval, in percent.
@@ -26,6 +28,21 @@ class Score(NamedTuple):
     best: bool = False
 
 
+class Difference(NamedTuple):
+    """Measured minus reported, in percent.
+
+    ``limit``: the largest difference that counts as within the intervals. What cannot be told is
+    None.
+    """
+
+    value: float | None = None
+    limit: float | None = None
+    within: bool | None = None
+
+
+Cell = str | Score | Difference
+
+
 class Column(NamedTuple):
     """``key`` heads the CSV; ``heading`` and, in a second line, ``unit`` head the others."""
 
@@ -35,11 +52,15 @@ class Column(NamedTuple):
 
 
 class Block(NamedTuple):
-    """Rows of one origin. ``source`` (profile, corpus, ...) stands in every row of the CSV."""
+    """Rows of one origin. ``source`` (profile, corpus, ...) stands in every row of the CSV.
+
+    ``joined``: follows the block before it without a heading; its rows are of another origin.
+    """
 
     heading: str
     source: str
-    rows: tuple[tuple[str | Score, ...], ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    joined: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,7 +81,7 @@ class Table:
         lines += [_markdown_row([_escape_markdown(head) for head in heads])]
         lines += [_markdown_row(["---", *["---:"] * (len(heads) - 1)])]
         for block in self.blocks:
-            if block.heading:
+            if block.heading and not block.joined:
                 heading = f"***{_escape_markdown(block.heading)}***"
                 lines.append(_markdown_row([heading, *[""] * (len(heads) - 1)]))
             lines += [_markdown_row([_cell(value, "markdown") for value in r]) for r in block.rows]
@@ -75,8 +96,9 @@ class Table:
         if any(column.unit for column in self.columns):
             body.append(_latex_row([_escape_latex(c.unit) for c in self.columns]))
         for block in self.blocks:
-            body.append(r"\midrule")
-            if block.heading:
+            if not block.joined:
+                body.append(r"\midrule")
+            if block.heading and not block.joined:
                 heading = rf"\emph{{{_escape_latex(block.heading)}}}"
                 body += [rf"\multicolumn{{{width}}}{{@{{}}l}}{{{heading}}} \\", r"\addlinespace"]
             body += [_latex_row([_cell(value, "latex") for value in row]) for row in block.rows]
@@ -101,28 +123,31 @@ class Table:
         )
 
     def csv(self) -> str:
-        """One line per row; a score takes two columns, the second ``<key>_ci95``; lost is empty."""
+        """One line per row; lost is empty.
+
+        A score takes two columns, the second ``<key>_ci95``; where a column has differences there
+        is a third, ``<key>_within`` (yes or no), and the second is their limit.
+        """
         values = [row for block in self.blocks for row in block.rows]
-        scored = [
-            any(isinstance(row[i], Score) for row in values) for i in range(len(self.columns))
-        ]
+        kinds = [{type(row[i]) for row in values} for i in range(len(self.columns))]
         head = ["block", "source"]
-        for column, is_score in zip(self.columns, scored, strict=True):
-            head += [column.key, f"{column.key}_ci95"] if is_score else [column.key]
+        for column, types in zip(self.columns, kinds, strict=True):
+            head += [column.key + ending for ending in _csv_endings(types)]
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(head)
         for block in self.blocks:
             for row in block.rows:
                 line = [block.heading, block.source]
-                for value, is_score in zip(row, scored, strict=True):
-                    line += _csv_cells(value) if is_score else [value]
+                for value, types in zip(row, kinds, strict=True):
+                    line += _csv_cells(value, len(_csv_endings(types)))
                 writer.writerow(line)
         return text.getvalue()
 
     def write(self, folder: Path) -> None:
         """Writes ``<name>.md``, ``<name>.tex`` and ``<name>.csv``."""
-        for suffix, text in (("md", self.markdown()), ("tex", self.latex()), ("csv", self.csv())):
+        texts = (self.markdown(), self.latex(), self.csv())
+        for suffix, text in zip(SUFFIXES, texts, strict=True):
             with files.replacing(folder / f"{self.name}.{suffix}") as temporary:
                 temporary.write_text(text, encoding="utf-8", newline="\n")
 
@@ -130,10 +155,12 @@ class Table:
         return self.markdown()
 
 
-def _cell(value: str | Score, form: str) -> str:
+def _cell(value: Cell, form: str) -> str:
     """Text of a cell, escaped."""
     if isinstance(value, str):
         return _escape_latex(value) if form == "latex" else _escape_markdown(value)
+    if isinstance(value, Difference):
+        return _difference(value, form)
     mean = "?" if value.mean is None else f"{value.mean:.1f}"
     if value.best:
         mean = rf"\textbf{{{mean}}}" if form == "latex" else f"**{mean}**"
@@ -145,9 +172,33 @@ def _cell(value: str | Score, form: str) -> str:
     return f"{mean} ± {ci95}"
 
 
-def _csv_cells(value: str | Score) -> list[str]:
-    numbers = value[:2] if isinstance(value, Score) else (None, None)
-    return ["" if x is None or math.isnan(x) else str(round(float(x), 4)) for x in numbers]
+def _difference(cell: Difference, form: str) -> str:
+    """A signed number and the verdict in words."""
+    if cell.value is None:
+        return _escape_latex("—") if form == "latex" else "—"
+    number = f"{cell.value:+.1f}".replace("-", "−") if round(cell.value, 1) else "0.0"
+    if cell.within is None:
+        return _escape_latex(number) if form == "latex" else number
+    verdict = "within" if cell.within else "outside"
+    if form == "latex":
+        return rf"{_escape_latex(number)} {{\scriptsize {verdict}}}"
+    return f"{number} {verdict}"
+
+
+def _csv_endings(types: set[type]) -> tuple[str, ...]:
+    """What the columns of the CSV that hold cells of these types end in."""
+    if Difference in types:
+        return "", "_ci95", "_within"
+    return ("", "_ci95") if Score in types else ("",)
+
+
+def _csv_cells(value: Cell, width: int) -> list[str]:
+    """A cell in ``width`` columns; a word among numbers says that there is no number."""
+    if isinstance(value, str):
+        return [value] if width == 1 else [""] * width
+    cells = ["" if x is None or math.isnan(x) else str(round(float(x), 4)) for x in value[:2]]
+    verdict = value.within if isinstance(value, Difference) else None
+    return [*cells, {None: "", True: "yes", False: "no"}[verdict]][:width]
 
 
 def _markdown_row(cells: list[str]) -> str:
@@ -173,6 +224,7 @@ _LATEX = {
     "×": r"$\times$",
     "α": r"$\alpha$",
     "†": r"$\dagger$",
+    "−": r"$-$",
     "—": "---",
     "–": "--",
 }

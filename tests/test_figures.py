@@ -1,10 +1,12 @@
 """The figures stage: which run belongs where, and what every table says of itself."""
 
+import csv
+import shutil
 from pathlib import Path
 
 import pytest
 
-from matpac import config, figures
+from matpac import config, datasets, figures
 from matpac.captions import RowSpec
 
 import smoke
@@ -72,6 +74,80 @@ def test_the_hash_covers_every_parameter_that_decides(params) -> None:
         of("objective", alpha=0.4),
     ]
     assert len({now, *changed}) == 6
+    # What a row is compared with is behind no number.
+    assert of("runs", base={"label": "MATPAC", "reported": "M2D"}) == now
+
+
+def test_rows_name_what_they_are_compared_with(params) -> None:
+    named = parse(base={"label": "MATPAC", "reported": "M2D"})
+    assert figures.run_row(named, "base").reported == "M2D"
+    assert figures.run_row(params, "base").reported is None
+    random, logmel = figures.encoder_rows(params)
+    assert (random.reported, random.training_data) == (None, "—")
+    assert (logmel.reported, logmel.training_data) == (None, "—")
+
+
+def test_an_unknown_reported_row_is_refused_before_anything_is_read(params) -> None:
+    runs = {"base": {"label": "MATPAC", "reported": "M3D"}, "new": {"reported": "MATPAC"}}
+    named = r"(?s)runs\.base\.reported: got 'M3D'.*runs\.new\.reported: got 'MATPAC'.*'M2D'"
+    with pytest.raises(ValueError, match=named):
+        figures.figures(parse(**runs))
+
+
+def test_which_tasks_are_the_papers() -> None:
+    def info(source: str, num_clips: int, official: int | None = None) -> dict:
+        whole = {} if official is None else {"official_clips": official}
+        return {"source": source, "num_clips": num_clips, "num_excluded": 2} | whole
+
+    infos = {
+        "us8k": info("us8k", 8730, 8732),  # two clips are there but cannot be used
+        "esc50": info("esc50", 400, 2000),
+        "nsynth": info("embedded", 1320),
+        "gtzan": info("folder", 930),  # a table of the user's own
+        "mtt": info("openmic", 20_000),
+        "birds": info("folder", 100),
+        "openmic": info("openmic", 19_998, 20_000),
+    }
+    assert figures.papers_tasks(infos) == ("openmic", "us8k")  # in the order of Table II
+
+
+def test_encoders_are_compared_on_the_papers_own_data_sets(
+    params, smoke_root: Path, tmp_path: Path, monkeypatch
+) -> None:
+    """The smoke tasks, said to be the real ones: their encoders are compared, their runs not."""
+    shutil.copytree(smoke_root / "data", tmp_path / "data")
+    monkeypatch.setenv("MATPAC_ROOT", str(tmp_path))
+    load = datasets.load
+
+    def as_official(params: config.Params, task: str) -> tuple:
+        manifest, info = load(params, task)
+        return manifest, info | {"source": task, "official_clips": info["num_clips"]}
+
+    monkeypatch.setattr(datasets, "load", as_official)
+    sections = smoke.sections()
+    sections["runs"]["alpha1"]["reported"] = "MATPAC w/o classification"
+    sections["encoders"]["random"]["reported"] = "MAE-AST"
+    written = figures.figures(config.parse(config.Params, sections))
+    assert {f"table2_differences.{kind}" for kind in ("md", "tex", "csv")} < {
+        path.name for path in written
+    }
+    with (tmp_path / "figures" / "smoke" / "table2_differences.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert [(line["model"], line["value"]) for line in lines[:3]] == [
+        ("Random initialisation", "measured"),
+        ("MAE-AST", "reported"),
+        ("Random initialisation", "difference"),
+    ]
+    for task, reported in (("nsynth", 71.2), ("fsd50k", 41.1), ("esc50", 84.4)):
+        measured, theirs, difference = (float(line[task]) for line in lines[:3])
+        assert theirs == reported
+        assert difference == pytest.approx(round(measured, 1) - reported, abs=1e-6)
+    assert "average" not in lines[0]  # of three tasks; the paper's is of seven
+    assert not [line for line in lines[3:] if line["value"] != "reported"]
+    table = (tmp_path / "figures" / "smoke" / "table2.md").read_text()
+    assert "Not compared with the paper: MATPAC w/o classification; what the smoke" in table
+    # Without the names there is nothing to compare, and no file of before is left.
+    assert not [p for p in figures.figures(params) if "differences" in p.name]
 
 
 def test_tables_of_miniatures_say_so_and_carry_their_origin(params, smoke_root: Path) -> None:
