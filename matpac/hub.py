@@ -8,6 +8,7 @@ stage writes it and as `huggingface_hub.ModelHubMixin` has it, so that
 `Pretrained.from_pretrained`, ``save_pretrained`` and ``push_to_hub`` work as for other models.
 """
 
+import os
 import re
 from os import PathLike
 from pathlib import Path
@@ -22,6 +23,8 @@ from matpac.encoders.interface import PRECISIONS, Precision, WaveEncoder
 from matpac.encoders.vit import ViTEncoder
 from matpac.frozen import CONFIG, WEIGHTS, load_encoder, save_encoder
 
+VARIABLE = "MATPAC_ENCODER"
+"""Environment variable that names an encoder where none is given."""
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -86,6 +89,19 @@ def load(
     encoder = _load(source, weights, revision)
     encoder.precision = precision
     return encoder.to(device)
+
+
+def chosen(given: str | None) -> str:
+    """What to `load`: what was given, else what the environment variable MATPAC_ENCODER says.
+
+    Raises: ValueError saying what can be given if neither is.
+    """
+    if source := given or os.environ.get(VARIABLE):
+        return source
+    raise ValueError(
+        f"encoder: missing; give a folder of {WEIGHTS} and {CONFIG}, a name on the Hugging Face "
+        f"Hub or a published row, or set {VARIABLE} to one"
+    )
 
 
 def _load(

@@ -142,7 +142,7 @@ def test_errors_name_what_is_wrong_and_what_is_allowed(net: AudioEncoder, tmp_pa
         matpac.load(tmp_path / "nowhere")
     with pytest.raises(ValueError, match=r"got a file, allowed: the folder of model.safetensors"):
         matpac.load(tmp_path / "encoder" / "model.safetensors")
-    with pytest.raises(ValueError, match="weights: .* brings its own; allowed: with passt"):
+    with pytest.raises(ValueError, match=r"weights: .* brings its own; allowed: with passt"):
         matpac.load(tmp_path / "encoder", weights="file.pt")
     with pytest.raises(ValueError, match="precision: got 'half', allowed: float32, bfloat16"):
         matpac.load(tmp_path / "encoder", precision="half")
@@ -157,3 +157,14 @@ def test_precision_and_device_are_the_encoders(net: AudioEncoder, tmp_path: Path
     exact = matpac.load(tmp_path).embed(wave(), sample_rate=16000)
     ours = encoder.embed(wave(), sample_rate=16000)
     assert 0 < (ours - exact).abs().max() < 0.1 * exact.std()
+
+
+def test_an_encoder_is_named_by_the_caller_or_by_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MATPAC_ENCODER", "theirs")
+    assert hub.chosen("ours") == "ours"
+    assert hub.chosen("") == hub.chosen(None) == "theirs"
+    monkeypatch.delenv("MATPAC_ENCODER")
+    with pytest.raises(ValueError, match=r"encoder: missing; .* or set MATPAC_ENCODER"):
+        hub.chosen("")

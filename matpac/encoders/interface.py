@@ -105,11 +105,7 @@ class WaveEncoder(nn.Module, ABC):
             dictionary from a file's path below the folder to what a clip gives. All on the CPU.
         Raises: FileNotFoundError; ValueError naming the file, or the argument, and what is wrong.
         """
-        if not -self.num_layers <= layer < self.num_layers:
-            allowed = f"{-self.num_layers} to {self.num_layers - 1}"
-            raise ValueError(f"layer: got {layer}, allowed: {allowed}")
-        if batch_size < 1:
-            raise ValueError(f"batch_size: got {batch_size}, allowed: 1 or more")
+        self.check(layer=layer, batch_size=batch_size)
         names = None
         single = isinstance(source, str | PathLike | np.ndarray | Tensor)
         if isinstance(source, str | PathLike) and Path(source).is_dir():
@@ -129,6 +125,14 @@ class WaveEncoder(nn.Module, ABC):
         if frames:
             return results
         return torch.stack(results) if results else torch.zeros(0, self.width)
+
+    def check(self, *, layer: int = -1, batch_size: int = 1) -> None:
+        """Raises: ValueError saying what is allowed for arguments that `embed` does not take."""
+        if not -self.num_layers <= layer < self.num_layers:
+            allowed = f"{-self.num_layers} to {self.num_layers - 1}"
+            raise ValueError(f"layer: got {layer}, allowed: {allowed}")
+        if batch_size < 1:
+            raise ValueError(f"batch_size: got {batch_size}, allowed: 1 or more")
 
     @torch.no_grad()  # not inference mode: what comes out may go into a network that is trained
     def embed_each(

@@ -1,0 +1,250 @@
+"""Embeddings of a folder of audio as one Parquet table.
+
+    python -m matpac.embed FOLDER -o embeddings.parquet --encoder ENCODER
+
+One row per file, or with ``--frames`` per time column:
+
+    path        relative to the folder
+    time_s      only with ``--frames``: centre of the column, seconds from the file's start
+    problem     "", or why the file has no embedding
+    embedding   D float32 values; null where there is a problem
+
+A file that cannot be read is listed with its reason and stops no other. The table is written as the
+work goes on, so that memory does not grow with the folder, and appears when it is complete. Its
+metadata say which encoder, layer, width, sample rate and version made it.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from torch import Tensor
+
+from matpac import files, hub
+from matpac.encoders.interface import PRECISIONS, Frames, WaveEncoder, list_audio
+from matpac.progress import Progress
+
+GROUP_BYTES = 64_000_000
+"""Of files embedded together at most, so that few long ones are held at a time."""
+ROW_GROUP_VALUES = 1 << 23
+"""Numbers in a row group of the table, 32 MB."""
+SHOWN = 5
+"""Problems named on the screen; the table names all."""
+
+
+class Summary(NamedTuple):
+    """What came of a folder."""
+
+    num_files: int
+    problems: dict[str, str]
+    """Path -> reason, of the files without embedding."""
+
+
+class _Row(NamedTuple):
+    path: str
+    time_s: float | None
+    problem: str
+    embedding: Tensor | None
+
+
+def embed_folder(
+    encoder: WaveEncoder,
+    folder: Path,
+    out: Path,
+    *,
+    name: str = "",
+    frames: bool = False,
+    layer: int = -1,
+    batch_size: int = 16,
+) -> Summary:
+    """Writes the embeddings of every audio file in a folder and below.
+
+    Args:
+        encoder: as `matpac.load` gives it; name: of it, for the table's metadata.
+        out: the table, ending in .parquet; replaced when the new one is complete.
+        frames: one row per time column instead of their mean.
+        layer, batch_size: as in `WaveEncoder.embed`.
+    Raises: FileNotFoundError if there is no such folder; ValueError for another suffix, if there
+        is no audio, or if no file can be read: then nothing is written.
+    """
+    check_output(out)
+    encoder.check(layer=layer, batch_size=batch_size)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder")
+    names = list_audio(folder)
+    problems = {}
+    options = {"frames": frames, "layer": layer, "batch_size": batch_size}
+    described = _described(encoder, name, layer)
+    with (
+        files.replacing(out) as temporary,
+        _Table(temporary, described, frames=frames, width=encoder.width) as table,
+        Progress(len(names), f"embed {folder.name}", unit="file") as progress,
+    ):
+        for path, found in _each(encoder, folder, names, options):
+            if isinstance(found, str):
+                problems[path] = found
+            table.add(path, found)
+            progress.update()
+        if len(problems) == len(names):
+            raise ValueError(f"{folder}: nothing could be read\n{_listed(problems)}")
+    return Summary(len(names), problems)
+
+
+def check_output(out: Path) -> None:
+    """Raises: ValueError for a table that is not to be Parquet."""
+    if out.suffix != ".parquet":
+        raise ValueError(f"output: got {out}, allowed: a name that ends in .parquet")
+
+
+def _each(
+    encoder: WaveEncoder, folder: Path, names: list[str], options: dict[str, int | bool]
+) -> Iterator[tuple[str, Tensor | Frames | str]]:
+    """Path, and its embeddings or what is wrong with it, in order."""
+    for some in _groups(folder, names, int(options["batch_size"])):
+        try:
+            found = list(encoder.embed_each([folder / name for name in some], **options))
+        except (ValueError, FileNotFoundError):  # of any of them: one by one
+            found = [_alone(encoder, folder / name, options) for name in some]
+        yield from zip(some, found, strict=True)
+
+
+def _alone(
+    encoder: WaveEncoder, path: Path, options: dict[str, int | bool]
+) -> Tensor | Frames | str:
+    try:
+        return next(encoder.embed_each([path], **options))
+    except (ValueError, FileNotFoundError) as error:
+        return str(error).removeprefix(f"{path}: ")
+
+
+def _groups(folder: Path, names: list[str], most: int) -> Iterator[list[str]]:
+    """Files that are embedded together: at most ``most``, and few large ones."""
+    group: list[str] = []
+    size = 0
+    for name in names:
+        path = folder / name
+        own = path.stat().st_size if path.exists() else 0
+        if group and (len(group) == most or size + own > GROUP_BYTES):
+            yield group
+            group, size = [], 0
+        group.append(name)
+        size += own
+    if group:
+        yield group
+
+
+class _Table:
+    """Rows on their way into a Parquet file."""
+
+    def __init__(self, path: Path, described: dict[str, str], *, frames: bool, width: int) -> None:
+        self.frames, self.most = frames, max(1, ROW_GROUP_VALUES // width)
+        times = [pa.field("time_s", pa.float64())] if frames else []
+        embedding = pa.field("embedding", pa.list_(pa.field("element", pa.float32())))
+        fields = [pa.field("path", pa.string()), *times, pa.field("problem", pa.string())]
+        self.schema = pa.schema([*fields, embedding], metadata=described)
+        self.writer = pq.ParquetWriter(path, self.schema)
+        self.rows: list[_Row] = []
+
+    def add(self, path: str, found: Tensor | Frames | str) -> None:
+        """Takes what is known of a file."""
+        # Names of other encodings than UTF-8 keep what can be kept of them.
+        path = os.fsencode(path).decode("utf-8", "replace")
+        if isinstance(found, str):
+            self.rows.append(_Row(path, None, found, None))
+        elif isinstance(found, Frames):
+            pairs = zip(found.times.tolist(), found.embeddings, strict=True)
+            self.rows += [_Row(path, time_s, "", embedding) for time_s, embedding in pairs]
+        else:
+            self.rows.append(_Row(path, None, "", found))
+        while len(self.rows) >= self.most:
+            self._write(self.rows[: self.most])
+            self.rows = self.rows[self.most :]
+
+    def _write(self, rows: list[_Row]) -> None:
+        columns = {
+            "path": [row.path for row in rows],
+            "time_s": [row.time_s for row in rows],
+            "problem": [row.problem for row in rows],
+            "embedding": [e if (e := row.embedding) is None else e.numpy() for row in rows],
+        }
+        arrays = [pa.array(columns[field.name], field.type) for field in self.schema]
+        self.writer.write_table(pa.Table.from_arrays(arrays, schema=self.schema))
+
+    def __enter__(self) -> "_Table":
+        return self
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        if kind is None and self.rows:
+            self._write(self.rows)
+        self.writer.close()
+
+
+def _described(encoder: WaveEncoder, name: str, layer: int) -> dict[str, str]:
+    return {
+        "encoder": name,
+        "layer": str(layer % encoder.num_layers),
+        "num_layers": str(encoder.num_layers),
+        "width": str(encoder.width),
+        "sample_rate": str(encoder.sample_rate),
+        "precision": encoder.precision,
+        "matpac_version": version("matpac"),
+    }
+
+
+def _listed(problems: dict[str, str]) -> str:
+    lines = [f"  {path}: {reason}" for path, reason in list(problems.items())[:SHOWN]]
+    if len(problems) > SHOWN:
+        lines.append(f"  ... and {len(problems) - SHOWN} more")
+    return "\n".join(lines)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m matpac.embed", description=main.__doc__)
+    parser.add_argument("folder", type=Path, help="of audio files; folders below it count, too")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="the table, .parquet")
+    parser.add_argument(
+        "--encoder",
+        help=f"folder, name on the Hugging Face Hub, or published row; default: ${hub.VARIABLE}",
+    )
+    parser.add_argument("--weights", type=Path, help="file with a published row's weights")
+    parser.add_argument("--frames", action="store_true", help="a row per time column")
+    parser.add_argument("--layer", type=int, default=-1, help="0 is the first; default: the last")
+    parser.add_argument("--device", help="cpu, cuda, ...; default: a GPU if there is one")
+    parser.add_argument("--precision", choices=list(PRECISIONS), default="float32")
+    parser.add_argument("--batch-size", type=int, default=16, help="pieces encoded at once")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Writes the embeddings of all audio files in a folder and below to a Parquet table.
+
+    Returns: the exit code: 0, also if some files could not be read; 1 if none could, or if
+        something asked for does not exist.
+    """
+    given = _parser().parse_args(arguments)
+    try:
+        check_output(given.output)
+        name = hub.chosen(given.encoder)
+        encoder = hub.load(
+            name, weights=given.weights, device=given.device, precision=given.precision
+        )
+        options = {"frames": given.frames, "layer": given.layer, "batch_size": given.batch_size}
+        found = embed_folder(encoder, given.folder, given.output, name=name, **options)
+    except (ValueError, FileNotFoundError, ImportError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    if found.problems:
+        count = f"{len(found.problems)} of {found.num_files} files could not be read"
+        print(f"{count}:\n{_listed(found.problems)}", file=sys.stderr)
+    print(f"{given.output}: {found.num_files - len(found.problems)} files")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
