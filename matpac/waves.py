@@ -49,13 +49,17 @@ def pieces(source: Audio, cutting: Cutting, *, sample_rate: int | None = None) -
         found += 1
         yield piece
     if not found:
-        shortest = cutting.min_samples
-        if cutting.reflect:
-            shortest = max(cutting.reflect + 1, shortest - 2 * cutting.reflect)
         raise ValueError(
             f"{name}: got {received[0] / cutting.sample_rate:g} s, allowed: at least "
-            f"{shortest / cutting.sample_rate:g} s"
+            f"{shortest(cutting) / cutting.sample_rate:g} s"
         )
+
+
+def shortest(cutting: Cutting) -> int:
+    """Samples of the shortest clip that gives a piece."""
+    if not cutting.reflect:
+        return cutting.min_samples
+    return max(cutting.reflect + 1, cutting.min_samples - 2 * cutting.reflect)
 
 
 def _blocks(
