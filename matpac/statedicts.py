@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from matpac import files
 
-NESTED = ("model", "state_dict")
+NESTED = ("model", "state_dict", "teacher")
 """Keys under which checkpoints keep their state dict beside other things."""
 WANTED = f"a mapping name -> tensor, also under {' or '.join(map(repr, NESTED))}"
 BROKEN = (RuntimeError, ValueError, EOFError, KeyError, TypeError, pickle.UnpicklingError)
@@ -88,17 +88,20 @@ def read_checkpoint(path: Path) -> Any:
         raise ValueError(f"{path}: not readable as plain tensors: {problem}") from error
 
 
-def load_into(module: nn.Module, state: Mapping[str, Tensor], source: Path) -> None:
+def load_into(
+    module: nn.Module, state: Mapping[str, Tensor], source: Path, *, prefix: str = ""
+) -> None:
     """Gives a module the tensors of a state dict of its own naming: all of them, and no others.
 
+    Args: prefix: what the names in the file begin with beyond that; errors have it.
     Raises: ValueError naming ``source`` and every tensor that is missing, unexpected or of another
         shape; nothing is loaded then.
     """
     own = module.state_dict()
-    problems = [f"missing: {name}" for name in own if name not in state]
-    problems += [f"unexpected: {name}" for name in state if name not in own]
+    problems = [f"missing: {prefix}{name}" for name in own if name not in state]
+    problems += [f"unexpected: {prefix}{name}" for name in state if name not in own]
     problems += [
-        f"shape of {name}: got {tuple(tensor.shape)}, allowed: {tuple(own[name].shape)}"
+        f"shape of {prefix}{name}: got {tuple(tensor.shape)}, allowed: {tuple(own[name].shape)}"
         for name, tensor in state.items()
         if name in own and tensor.shape != own[name].shape
     ]

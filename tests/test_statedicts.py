@@ -48,12 +48,14 @@ def same(read: dict[str, Tensor], expected: dict[str, Tensor]) -> bool:
     )
 
 
-@pytest.mark.parametrize("form", ["safetensors", "plain", "ordered", "model", "state_dict", "old"])
+@pytest.mark.parametrize(
+    "form", ["safetensors", "plain", "ordered", "model", "state_dict", "teacher", "old"]
+)
 def test_files_that_are_read(tmp_path: Path, form: str) -> None:
     path = tmp_path / ("state.safetensors" if form == "safetensors" else "state.pt")
     if form == "safetensors":
         save_file(STATE, path)
-    elif form in ("model", "state_dict"):
+    elif form in ("model", "state_dict", "teacher"):
         torch.save({form: STATE, "epoch": 3, "cfg": {"depth": 12}}, path)
     else:
         state = OrderedDict(STATE) if form == "ordered" else STATE
@@ -255,5 +257,7 @@ def test_loading_into_a_module_is_all_or_nothing() -> None:
         "  shape of weight: got (3, 1), allowed: (3, 2)",
     ]
     assert same(dict(module.state_dict()), before)
+    with pytest.raises(ValueError, match=r"missing: net\.bias"):
+        load_into(module, {"weight": torch.zeros(3, 2)}, Path("w.pt"), prefix="net.")
     load_into(module, {"weight": torch.ones(3, 2), "bias": torch.ones(3)}, Path("w.pt"))
     assert module(torch.ones(2)).tolist() == [3, 3, 3]
