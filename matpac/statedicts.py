@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from matpac import files
 
@@ -86,28 +86,6 @@ def read_checkpoint(path: Path) -> Any:
             command = shlex.join([str(path), str(path.with_suffix(".safetensors"))])
             problem += f" Its tensors alone are written by\n  python -m matpac.statedicts {command}"
         raise ValueError(f"{path}: not readable as plain tensors: {problem}") from error
-
-
-def load_into(
-    module: nn.Module, state: Mapping[str, Tensor], source: Path, *, prefix: str = ""
-) -> None:
-    """Gives a module the tensors of a state dict of its own naming: all of them, and no others.
-
-    Args: prefix: what the names in the file begin with beyond that; errors have it.
-    Raises: ValueError naming ``source`` and every tensor that is missing, unexpected or of another
-        shape; nothing is loaded then.
-    """
-    own = module.state_dict()
-    problems = [f"missing: {prefix}{name}" for name in own if name not in state]
-    problems += [f"unexpected: {prefix}{name}" for name in state if name not in own]
-    problems += [
-        f"shape of {prefix}{name}: got {tuple(tensor.shape)}, allowed: {tuple(own[name].shape)}"
-        for name, tensor in state.items()
-        if name in own and tensor.shape != own[name].shape
-    ]
-    if problems:
-        raise ValueError(f"{source}: the state dict does not fit:\n  " + "\n  ".join(problems))
-    module.load_state_dict(state)
 
 
 def convert(source: Path, target: Path) -> list[str]:

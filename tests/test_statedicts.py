@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from matpac import statedicts
-from matpac.statedicts import convert, load_into, read_checkpoint, read_state
+from matpac.statedicts import convert, read_checkpoint, read_state
 
 STATE = {"a": torch.arange(6.0).reshape(2, 3), "b.c": torch.tensor(7)}
 COMPANY = {
@@ -243,21 +243,3 @@ def test_other_names_are_no_target(tmp_path: Path) -> None:
         convert(tmp_path / "state.pt", tmp_path / "state.pt")
     with pytest.raises(FileNotFoundError, match=r"absent\.pt: no such checkpoint"):
         convert(tmp_path / "absent.pt", tmp_path / "state.safetensors")
-
-
-def test_loading_into_a_module_is_all_or_nothing() -> None:
-    module = nn.Linear(2, 3)
-    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    state = {"weight": torch.zeros(3, 1), "other": torch.zeros(1)}
-    with pytest.raises(ValueError, match=r"w\.pt: the state dict does not fit") as error:
-        load_into(module, state, Path("w.pt"))
-    assert str(error.value).splitlines()[1:] == [
-        "  missing: bias",
-        "  unexpected: other",
-        "  shape of weight: got (3, 1), allowed: (3, 2)",
-    ]
-    assert same(dict(module.state_dict()), before)
-    with pytest.raises(ValueError, match=r"missing: net\.bias"):
-        load_into(module, {"weight": torch.zeros(3, 2)}, Path("w.pt"), prefix="net.")
-    load_into(module, {"weight": torch.ones(3, 2), "bias": torch.ones(3)}, Path("w.pt"))
-    assert module(torch.ones(2)).tolist() == [3, 3, 3]

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from matpac import statedicts
 from matpac.encoder import Encoder
+from matpac.encoders import strict
 from matpac.encoders.interface import WaveEncoder
 from matpac.products import Linear
 
@@ -94,11 +95,10 @@ class ATSTEncoder(WaveEncoder):
 
         Args: layer: the first of the blocks that are concatenated, or from the end the last one.
         Returns: (B, n, K * D), of ATST-Clip (B, n, 2 * K * D).
-        Raises: ValueError for a layer that there is not.
+        Raises: ValueError for a layer or a length that there is not.
         """
-        if not -self.num_layers <= layer < self.num_layers:
-            allowed = f"{-self.num_layers} to {self.num_layers - 1}"
-            raise ValueError(f"layer: got {layer}, allowed: {allowed}")
+        strict.check_layer(layer, self.num_layers)
+        strict.check_length(waves.shape[1], (self.min_samples, self.piece_samples))
         first = layer % self.num_layers
         norm = self.norm_frame if self.cls_token is None else self.norm
         tokens, outputs = self._tokens(self._logmel(waves)), []
@@ -153,22 +153,31 @@ def make(
     """
     encoder = ATSTEncoder(model, blocks=BLOCKS.get(model, 1) if blocks is None else blocks, **sizes)
     if weights is not None:
-        prefix, state = _teacher(statedicts.read_state(weights))
-        for name, tensor in encoder.state_dict().items():
-            # The published blocks have no bias here; the front end's buffers are not stored.
-            if name.endswith("attn.qkv.bias"):
-                state.setdefault(name, torch.zeros_like(tensor))
-            elif name.startswith("mel."):
-                state[name] = tensor
-        statedicts.load_into(encoder, state, weights, prefix=prefix)
+        encoder.load_state_dict(_fitting(encoder, statedicts.read_state(weights), weights))
     return encoder
 
 
-def _teacher(checkpoint: Mapping[str, Tensor]) -> tuple[str, dict[str, Tensor]]:
-    """What its names begin with, and the encoder's part of a checkpoint without that."""
-    found = [prefix for prefix in TEACHERS if any(name.startswith(prefix) for name in checkpoint)]
-    prefix = found[0] if found else ""
-    names = {name: name.removeprefix(prefix) for name in checkpoint}
-    return prefix, {
-        name: checkpoint[theirs] for theirs, name in names.items() if not name.startswith(DROPPED)
+def _fitting(
+    encoder: ATSTEncoder, checkpoint: Mapping[str, Tensor], path: Path
+) -> dict[str, Tensor]:
+    """An encoder's whole state, with the tensors of a checkpoint.
+
+    Raises: ValueError, as `strict.check`.
+    """
+    prefixes = [each for each in TEACHERS if any(name.startswith(each) for name in checkpoint)]
+    prefix = prefixes[0] if prefixes else ""
+    own = encoder.state_dict()
+    # The published blocks have no bias here; the front end is not stored.
+    expected = {
+        f"{prefix}{name}": tensor
+        for name, tensor in own.items()
+        if not name.endswith("attn.qkv.bias") and not name.startswith("mel.")
     }
+    state = {
+        name: tensor
+        for name, tensor in checkpoint.items()
+        if not name.removeprefix(prefix).startswith(DROPPED)
+    }
+    strict.check(expected, state, path)
+    biases = {name: torch.zeros_like(t) for name, t in own.items() if name.endswith("qkv.bias")}
+    return own | biases | {name.removeprefix(prefix): t for name, t in state.items()}

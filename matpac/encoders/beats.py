@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from matpac import statedicts
+from matpac.encoders import strict
 from matpac.encoders.interface import WaveEncoder
 
 ARCHITECTURE = {
@@ -60,7 +61,7 @@ class Transformer(nn.Module):
         try:
             from speechbrain.lobes.models.beats import BEATsConfig, TransformerEncoder
         except ImportError as error:
-            raise ImportError("BEATs needs SpeechBrain: pip install 'matpac[beats]'") from error
+            raise strict.require("beats", "speechbrain", error) from error
         config = BEATsConfig(sizes)
         patch, narrow, width = config.input_patch_size, config.embed_dim, config.encoder_embed_dim
         self.patch_embedding = nn.Conv2d(1, narrow, patch, stride=patch, bias=config.conv_bias)
@@ -99,11 +100,10 @@ class BEATsEncoder(WaveEncoder):
     def columns(self, waves: Tensor, *, layer: int = -1) -> Tensor:
         """As `WaveEncoder.columns`: (B, S) -> (B, n, D).
 
-        Raises: ValueError for a layer that there is not.
+        Raises: ValueError for a layer or a length that there is not.
         """
-        if not -self.num_layers <= layer < self.num_layers:
-            allowed = f"{-self.num_layers} to {self.num_layers - 1}"
-            raise ValueError(f"layer: got {layer}, allowed: {allowed}")
+        strict.check_layer(layer, self.num_layers)
+        strict.check_length(waves.shape[1], (self.min_samples, self.piece_samples))
         shortest = WINDOW + (self.patch - 1) * HOP
         padded = F.pad(waves, (0, max(0, shortest - waves.shape[1])))
         tokens = self.net(torch.stack([_fbank(wave) for wave in padded]), layer)
@@ -136,7 +136,7 @@ def make(weights: Path | None, **sizes: Any) -> BEATsEncoder:
         for name, tensor in state.items()
         if not name.startswith(DROPPED)
     }
-    statedicts.load_into(net, kept, weights)
+    strict.load(net, kept, weights)
     return BEATsEncoder(net)
 
 

@@ -9,7 +9,7 @@ transformer; the embedding of a column is R * D long.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from matpac import released, statedicts
 from matpac.config import ModelConfig
+from matpac.encoders import strict
 from matpac.encoders.interface import WaveEncoder
 from matpac.frozen import AudioEncoder
 from matpac.logmel import LogMel, normalise
@@ -95,17 +96,17 @@ class ViTEncoder(WaveEncoder):
 
         Raises: ValueError for a layer or a length that there is not.
         """
-        if not -self.num_layers <= layer < self.num_layers:
-            allowed = f"{-self.num_layers} to {self.num_layers - 1}"
-            raise ValueError(f"layer: got {layer}, allowed: {allowed}")
-        if not self.min_samples <= waves.shape[1] <= self.piece_samples:
-            allowed = f"{self.min_samples} to {self.piece_samples}"
-            raise ValueError(f"samples of a piece: got {waves.shape[1]}, allowed: {allowed}")
+        strict.check_layer(layer, self.num_layers)
+        strict.check_length(waves.shape[1], (self.min_samples, self.piece_samples))
         logmel = normalise(self.front_end(waves), self.net.mean, self.net.std)
         padded = F.pad(logmel, (0, -logmel.shape[2] % self.net.config.patch_size))
         tokens = self._layer(self.net.patches(padded), layer)[:, 1:]  # (B, R*n, D)
         rows = tokens.unflatten(1, (self.net.patches.rows, -1))  # (B, R, n, D)
         return rows.transpose(1, 2).flatten(2)
+
+    def is_fed_by(self, front_end: dict[str, Any]) -> bool:
+        """Whether log-mels of these `LogMel` arguments are what it computes itself."""
+        return not self.reflect and self.net.front_end == front_end
 
     def times(self, num_samples: int) -> Tensor:
         """Centres of the columns: the middle of a patch's frames, each at its window's middle.
