@@ -8,7 +8,7 @@ export DVC_NO_ANALYTICS := 1
 # Waiting threads spin shortly, then sleep: on a busy machine long spinning is ten times slower.
 export GOMP_SPINCOUNT ?= 1000
 
-.PHONY: help setup repro plan test soak esc10 bench notebooks lock use lint clean-checkpoints
+.PHONY: help setup repro plan test test-encoders soak esc10 bench notebooks lock use lint clean-checkpoints
 help:               ## Lists the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/' | expand -t 22
 
@@ -34,6 +34,20 @@ plan: setup         ## What `make repro` would run now: hours, GPU-hours, disk
 test: setup         ## All tests, notebooks included
 	$(BIN)/python -m pytest tests
 	$(BIN)/python -m pytest --nbval notebooks
+
+# `uv` links packages from its cache, so that these environments share one copy of torch.
+EXTRA ?= passt htsat mae-ast beats
+test-encoders: setup ## Encoders from other packages, in environments of their own: EXTRA=passt for one
+	@mkdir -p .venv-encoders; results=; status=0; \
+	for extra in $(EXTRA); do \
+	  venv=.venv-encoders/$$extra; log=$$venv.log; test=tests/encoders/test_$$(echo $$extra | tr - _).py; \
+	  echo "$$extra: $$test, log in $$log"; \
+	  { { test -x $$venv/bin/python || $(BIN)/uv venv --quiet --python $(BIN)/python $$venv; } && \
+	    $(BIN)/uv pip install --quiet --python $$venv/bin/python -e ".[$$extra]" pytest && \
+	    CUDA_VISIBLE_DEVICES= $$venv/bin/python -m pytest -q --confcutdir=tests/encoders $$test; \
+	  } > $$log 2>&1 && tail -1 $$log | grep -q ' passed' || { status=1; tail -40 $$log; }; \
+	  results="$$results$$extra: $$(tail -1 $$log)\n"; \
+	done; printf "$$results"; exit $$status
 
 soak: setup         ## Long tests: kills training many times
 	MATPAC_SOAK=1 $(BIN)/python -m pytest tests/test_soak.py

@@ -86,7 +86,8 @@ class HTSAT(WaveEncoder):
         """Decibels, before the network's own normalisation: (B, S) -> (B, T, F), T = 1001."""
         repeats = -(-LONGEST // waves.shape[1])
         filled = waves.repeat(1, repeats)[:, :LONGEST]
-        return 10 * self.mel(filled).clamp(min=1e-10).log10().transpose(1, 2)
+        with torch.autocast(waves.device.type, enabled=False):
+            return 10 * self.mel(filled).clamp(min=1e-10).log10().transpose(1, 2)
 
     def times(self, num_samples: int) -> Tensor:
         """Centres of the columns, 312.5 ms each."""

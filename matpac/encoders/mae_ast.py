@@ -70,11 +70,9 @@ class MAEAST(WaveEncoder):
     def logmel(self, waves: Tensor) -> Tensor:
         """Kaldi's log filter bank, before the network's own normalisation: (B, S) -> (B, T, F)."""
         padded = F.pad(waves, (0, max(_samples(self.patch_frames) - waves.shape[1], 0)))
-        banks = [
-            kaldi.fbank(wave[None], sample_frequency=RATE, num_mel_bins=NUM_MELS, use_energy=False)
-            for wave in padded
-        ]
-        return torch.stack(banks)
+        options = {"sample_frequency": RATE, "num_mel_bins": NUM_MELS, "use_energy": False}
+        with torch.autocast(waves.device.type, enabled=False):
+            return torch.stack([kaldi.fbank(wave[None], **options) for wave in padded])
 
     def times(self, num_samples: int) -> Tensor:
         """Centres of the columns; frame t is centred at sample t * 160 + 200."""

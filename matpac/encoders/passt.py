@@ -88,7 +88,9 @@ class PaSST(WaveEncoder):
         try:
             # The package draws from the global generator in eval mode, too, and drops the number.
             with _quiet(), torch.random.fork_rng(devices=[]):
-                self.net(self.mel(padded)[:, None])  # (B, 1, F, T)
+                with torch.autocast(waves.device.type, enabled=False):
+                    logmel = self.mel(padded)
+                self.net(logmel[:, None])  # (B, 1, F, T)
         finally:
             hook.remove()
         return caught[0]
