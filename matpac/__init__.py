@@ -54,9 +54,15 @@ In reading order; a module imports only from modules above it (a test holds it t
     schedules     learning rate, decays, temperature: functions of the step
     flops         what an update computes per clip, counted
     memory        how large the networks are, and what training them holds
-    released      state dicts in the released code's names
-    frozen        the frozen encoder and its file
+    frozen        the frozen encoder and its folder
     embeddings    embeddings of stored clips, many at once
+    waves         audio of any kind -> pieces of a waveform
+    statedicts    published weights, read without executing anything in them
+    released      state dicts in the released code's names
+    encoders      the rows of Table II, and the user's own: waveforms in, embeddings out
+    hub           load one, from a folder, the Hugging Face Hub or by a published name
+    embed         a folder of audio as a table of embeddings
+    hear          the HEAR 2021 API
     diagnostics   is it collapsing?
     alarm         when a run has collapsed
     batches       which crops and masks an update sees
@@ -72,6 +78,7 @@ In reading order; a module imports only from modules above it (a test holds it t
     budget        what every run takes, and the disk for all of them
     cost          what the paper costs, as tables
     plan          what would run now, and how long
+    embedders     an encoder on all clips of a data set
     extract       embeddings of a whole data set, computed once and kept
     metrics       accuracy and macro mAP
     problems      folds, repeats and validation parts of a task
@@ -84,11 +91,14 @@ In reading order; a module imports only from modules above it (a test holds it t
     paper         the values that the paper reports
     typeset       a table as Markdown, LaTeX and CSV
     captions      who is in a table, and what is said beneath it
+    compare       Table II: measured rows against the paper's reported ones
     report        Tables I, II, III
     plots         Fig. 2
     collapse      the story of the diagnostics over runs
     looking       pictures and sounds for notebooks
     figures       STAGE figures: all tables and figures of a profile
+    model_card    what a run is, from its files, as a page for the Hub
+    release       an encoder of ours with its model card
     bench         benchmarks: a training step, log-mels, the loader, a GPU
 """
 

@@ -190,7 +190,7 @@ def _read(folder: Path, small: Path) -> pd.DataFrame:
     noisy = ["prediction_loss", "classification_loss", "total_loss", "gradient_norm"]
     means = log.groupby(index)[noisy].mean().reindex(range(len(measured)))
     at = log.drop(columns=noisy).merge(measured, on="step", how="inner")
-    encoder = json.loads((small / "pretrain" / run / seed / "encoder.json").read_text())
+    encoder = json.loads((small / "pretrain" / run / seed / "config.json").read_text())
     number, k = int(seed.removeprefix("seed_")), encoder["model"]["num_prototypes"]
     return pd.concat([at, means], axis=1).assign(run=run, seed=number, num_prototypes=k)
 

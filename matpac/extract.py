@@ -6,14 +6,11 @@ They lie in ``<bulk>/<profile>/embeddings/<encoder>/``:
     <key>.json    what they are embeddings of, compared whenever they are opened
     <key>.parts/  only until all are there: a file per 2,048 clips
 
-The key is a digest of encoder, store and embedding code. What is there already is not computed
+The key is a digest of encoder, clips and embedding code. What is there already is not computed
 again, be it parts of an extraction that was killed. Parts are the same for any number of processes,
-and so are the numbers. Shapes: N clips of a store, D embedding size.
+and so are the numbers. Shapes: N clips of a data set, D embedding size.
 """
 
-import copy
-import hashlib
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -22,94 +19,68 @@ import numpy as np
 import torch
 
 from matpac import config, distributed, files
-from matpac.clips import Store
-from matpac.embeddings import embed_clips, logmel_statistics
-from matpac.frozen import AudioEncoder
+from matpac.embedders import Embedder
 from matpac.progress import Progress
-from matpac.provenance import code_digest
 
 PART_CLIPS = 2048
 
 
 def extract(
-    encoder: AudioEncoder | None,
-    store: Store,
+    embedder: Embedder,
     folder: Path,
     *,
     name: str,
     num_processes: int | None = None,
     part_clips: int = PART_CLIPS,
 ) -> np.ndarray:
-    """Embeddings of all clips of a store, from ``folder`` or computed and kept there.
+    """Embeddings of all clips of a data set, from ``folder`` or computed and kept there.
 
     Args:
-        encoder: on the CPU; None: mean and std over time of each mel band.
+        embedder: the encoder, on the CPU, and the clips.
         name: of the encoder.
         num_processes: None: one per GPU, as far as there are parts; one without any GPU.
         part_clips: clips of a part.
     Returns: (N, D) float32, mapped from its file: memory is needed for what is being read only.
     Raises: ValueError if the files there are not what their key says.
     """
-    described = describe(encoder, store, name)
-    key = config.digest({part: described[part] for part in ("identity", "store", "code")})
+    described = describe(embedder, name)
+    key = config.digest({part: described[part] for part in ("identity", "clips", "code")})
     path = folder / f"{key}.npy"
     if not (path.exists() and path.with_suffix(".json").exists()):
         if num_processes is None:
-            parts = -(-len(store) // part_clips)
+            parts = -(-len(embedder) // part_clips)
             num_processes = max(1, min(torch.cuda.device_count(), parts))
-        work = encoder, store, path, described, part_clips
+        work = embedder, path, described, part_clips
         distributed.launch(_compute, *work, num_processes=num_processes)
     return _open(path, described)
 
 
-def describe(encoder: AudioEncoder | None, store: Store, name: str) -> dict[str, Any]:
+def describe(embedder: Embedder, name: str) -> dict[str, Any]:
     """What decides the embeddings, and their form: the content of ``<key>.json``."""
-    width = 2 * store.num_mels if encoder is None else encoder.width
-    return {
-        "encoder": name,
-        "identity": identity(encoder),
-        "store": files.sha256(store.folder / "index.json"),
-        "code": code_digest("embeddings"),
-        "dtype": "float32",
-        "shape": [len(store), width],
-    }
-
-
-def identity(encoder: AudioEncoder | None) -> str:
-    """SHA-256 of an encoder's weights, sizes, front end and normalisation."""
-    if encoder is None:
-        return "logmel_statistics"
-    digest = hashlib.sha256(
-        json.dumps(
-            [encoder.config.model_dump(), encoder.front_end, encoder.mean, encoder.std],
-            sort_keys=True,
-        ).encode()
-    )
-    for name, tensor in sorted(encoder.state_dict().items()):
-        digest.update(name.encode() + tensor.cpu().numpy().tobytes())
-    return digest.hexdigest()
+    form = {"dtype": "float32", "shape": [len(embedder), embedder.width]}
+    return {"encoder": name, **embedder.origin(), **form}
 
 
 def _compute(
-    encoder: AudioEncoder | None,
-    store: Store,
+    embedder: Embedder,
     path: Path,
     described: dict[str, Any],
     part_clips: int,
 ) -> None:
     """In every process: its share of the parts; the first one then joins them."""
-    folder, clips = path.with_suffix(".parts"), range(len(store))
+    folder, clips = path.with_suffix(".parts"), range(len(embedder))
     cut = [clips[first : first + part_clips] for first in clips[::part_clips]]
     parts = {folder / f"{part.start:08d}-{part.stop:08d}.npy": part for part in cut}
     # Dealt out before looking at what is there: the others write while this one looks.
     mine = list(parts.items())[distributed.rank() :: distributed.world_size()]
-    if encoder is not None:
-        encoder = copy.deepcopy(encoder).to(distributed.device())
+    embedder = embedder.to(distributed.device())
     shown = distributed.rank() == 0 and len(mine) > 1
-    with Progress(len(mine), f"embed {store.folder.name}", unit="part", enabled=shown) as progress:
+    with Progress(
+        len(mine), f"embed {described['encoder']}", unit="part", enabled=shown
+    ) as progress:
         for file, part in mine:
             if not file.exists():
-                _write_part(file, encoder, store, part)
+                _write_part(file, embedder, part)
             progress.update()
     distributed.wait_for_all()
     if distributed.rank() == 0:
@@ -118,10 +89,8 @@ def _compute(
         shutil.rmtree(folder)
 
 
-def _write_part(file: Path, encoder: AudioEncoder | None, store: Store, clips: range) -> None:
-    # Opened anew: what was read of a mapped file counts as memory of this process until then.
-    store = copy.copy(store)
-    computed = embed_clips(encoder, store, clips) if encoder else logmel_statistics(store, clips)
+def _write_part(file: Path, embedder: Embedder, clips: range) -> None:
+    computed = embedder.embed(clips)
     with files.replacing(file) as temporary, temporary.open("wb") as opened:
         np.save(opened, computed)
 

@@ -15,26 +15,33 @@ import numpy as np
 import pandas as pd
 import torch
 
-from matpac import config, datasets, distributed, files
+from matpac import config, datasets, distributed, encoders, files, hub
 from matpac.clips import Store
-from matpac.config import ProbeConfig, ProbeParams
+from matpac.config import EncoderConfig, ProbeConfig, ProbeParams
+from matpac.embedders import Embedder, Recorded, Stored
+from matpac.encoders import own
+from matpac.encoders.interface import WaveEncoder
+from matpac.encoders.vit import ViTEncoder
 from matpac.extract import extract
 from matpac.frozen import AudioEncoder, frozen, load_encoder
 from matpac.linear import ProbeResult, choose, train_probes
 from matpac.model import Student
 from matpac.problems import make_problems
 from matpac.progress import track
+from matpac.provenance import source_digest
 
 
 class Features(NamedTuple):
-    """What turns log-mels into the features of a probe."""
+    """What turns clips into the features of a probe."""
 
     name: str
     """Of the run or encoder in ``params.yaml``."""
     seed: int
     """Of the pretraining, or of the random initialisation."""
-    encoder: AudioEncoder | None
-    """None: mean and std over time of each mel band."""
+    encoder: AudioEncoder | WaveEncoder | None
+    """Of log-mels, or of waveforms; None: mean and std over time of each mel band."""
+    code: str = ""
+    """Digest of the encoder's source if that is the user's."""
 
 
 def probe(encoder: str, params: ProbeParams | dict[str, Any]) -> pd.DataFrame:
@@ -70,7 +77,8 @@ def list_features(params: ProbeParams, name: str) -> list[Features]:
     """The encoders behind a name: one per pretraining seed.
 
     Raises: ValueError for a name that is neither a run nor an encoder; FileNotFoundError if its
-        ``pretrain`` stage has not run.
+        ``pretrain`` stage has not run, or saying where its weights are to be had; ImportError
+        naming what to install.
     """
     if name in params.runs:
         folder = config.small(params) / "pretrain" / name
@@ -81,10 +89,28 @@ def list_features(params: ProbeParams, name: str) -> list[Features]:
     if name not in params.encoders:
         allowed = ", ".join([*params.runs, *params.encoders])
         raise ValueError(f"encoder: got {name!r}, allowed: {allowed}")
-    seed = params.pretrain.seed
-    if params.encoders[name].kind == "logmel_statistics":
+    seed, wanted = params.pretrain.seed, params.encoders[name]
+    if wanted.kind == "logmel_statistics":
         return [Features(name, seed, None)]
-    return [Features(name, seed, random_encoder(params))]
+    if wanted.kind == "random":
+        return [Features(name, seed, random_encoder(params))]
+    module = (wanted.module or "").partition(":")[0]
+    code = source_digest(module, config.root()) if module else ""
+    return [Features(name, seed, encoder_of(params, wanted), code)]
+
+
+def encoder_of(params: ProbeParams, wanted: EncoderConfig) -> WaveEncoder:
+    """An encoder from elsewhere. Raises: as `list_features`."""
+    weights = config.expand(wanted.weights) if wanted.weights else None
+    if wanted.kind == "pretrained":
+        # What is no folder may be a name on the Hugging Face Hub, which must not be expanded.
+        return hub.load(weights if weights.is_dir() else wanted.weights, device="cpu")
+    if wanted.kind == "module":
+        return own.from_function(wanted.module, weights)
+    if wanted.kind == "hear":
+        return own.from_hear(wanted.module, weights)
+    mirror = params.downloads.mirror
+    return encoders.make(wanted.kind, weights, mirror=mirror)
 
 
 def random_encoder(params: ProbeParams) -> AudioEncoder:
@@ -131,7 +157,7 @@ def task_results(
     folder = config.bulk(params) / "embeddings" / features.name
     rate = settings.learning_rate
     results = train_probes(
-        extract(features.encoder, store, folder, name=features.name),
+        extract(embedder(params, features, task, store, manifest), folder, name=features.name),
         targets,
         problems,
         kind=info["kind"],
@@ -145,6 +171,24 @@ def task_results(
         device=distributed.device(),
     )
     return results, info["metric"]
+
+
+def embedder(
+    params: ProbeParams, features: Features, task: str, store: Store, manifest: pd.DataFrame
+) -> Embedder:
+    """An encoder on the clips of a task.
+
+    An encoder with the front end of the stored log-mels takes those, any other one the audio.
+
+    Args: manifest: one row per clip of the store.
+    """
+    encoder = features.encoder
+    if isinstance(encoder, ViTEncoder) and encoder.is_fed_by(store.index["front_end"]):
+        encoder = encoder.net
+    if isinstance(encoder, WaveEncoder):
+        folder = datasets.audio_folder(params, task)
+        return Recorded(encoder, manifest, folder, code=features.code)
+    return Stored(encoder, store)
 
 
 def target_array(manifest: pd.DataFrame, kind: str) -> np.ndarray:

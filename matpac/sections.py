@@ -185,6 +185,8 @@ class Run(Section):
 
     label: str | None = None
     """Its name as a row of Table II; None: not a row there."""
+    reported: str | None = None
+    """The row that the paper reports which it is compared with, as `matpac.paper.TABLE2` has it."""
     seeds: Annotated[list[Natural], Field(min_length=1)] | None = None
     """Trained once per seed; None: the seed of the pretrain section."""
     model: dict[str, Any] = Field(default_factory=dict)
@@ -201,9 +203,52 @@ class Run(Section):
 class EncoderConfig(Section):
     """An encoder that is probed but not trained here."""
 
-    kind: Literal["random", "logmel_statistics"]
-    """random: the base model at initialisation; logmel_statistics: mean and std per mel band."""
+    kind: Literal[
+        "random",
+        "logmel_statistics",
+        "pretrained",
+        "module",
+        "hear",
+        "matpac",
+        "matpac_plus",
+        "matpac_plus_as",
+        "m2d",
+        "atst_clip",
+        "atst_frame",
+        "beats_iter3",
+        "beats_iter3_plus",
+        "mae_ast",
+        "passt",
+        "htsat",
+    ]
+    """random: the base model at initialisation; logmel_statistics: mean and std per mel band;
+    pretrained: an encoder of ours; module: a function of the user's; hear: a module of the HEAR
+    2021 API; the others: published rows of Table II (docs/encoders.md)."""
     label: str
+    """Its name as a row of Table II."""
+    weights: str | None = None
+    """Of a published row or a HEAR module, a file; None: fetched, or the module's own. For
+    pretrained, a folder or a name on the Hugging Face Hub."""
+    module: str | None = None
+    """For module ``package.module:function``, for hear ``package.module``."""
+    reported: str | None = None
+    """The row that the paper reports which it is compared with, as `matpac.paper.TABLE2` has it."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        problems = []
+        untrained = self.kind in ("random", "logmel_statistics")
+        if (self.module is None) == (self.kind in ("module", "hear")):
+            problems.append(f"module: got {self.module!r}, needed for the kinds module and hear")
+        if self.kind == "module" and self.module and self.module.count(":") != 1:
+            problems.append(f"module: got {self.module!r}, allowed: package.module:function")
+        if self.weights is not None and untrained:
+            problems.append(f"weights: got {self.weights!r}, and the kind {self.kind} has none")
+        if self.weights is None and self.kind == "pretrained":
+            problems.append("weights: missing, a folder or a name on the Hugging Face Hub")
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
 
 
 class ProbeConfig(Section):
@@ -263,9 +308,13 @@ class PretrainParams(Common):
 class ProbeParams(PretrainParams):
     """Sections of the ``probe`` stage."""
 
+    datasets: dict[Name, DatasetConfig]
+    """Where their audio lies, for encoders with a front end of their own."""
     tasks: Annotated[list[Name], Field(min_length=1)]
     encoders: dict[Name, EncoderConfig]
     probe: ProbeConfig
+    downloads: DownloadsConfig = DownloadsConfig()
+    """For the weights of published encoders."""
 
 
 class Params(ProbeParams, FetchParams):

@@ -2,7 +2,8 @@
 
 A user's files lie outside the project, where DVC does not look. ``data/<profile>/sources.json``
 stands for them, and ``fetch`` depends on it: it is rewritten only when a table or a file was
-edited, added or removed, or the folder is another one. `make repro` asks for that each time, plain
+edited, added or removed, or the folder is another one. ``weights.json`` does the same for the files
+of the encoders that are only probed, one entry each. `make repro` asks for that each time, plain
 ``dvc repro`` only the first time.
 """
 
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from matpac import config, containers, files
+from matpac.provenance import source_digest
 
 
 def sources(params: config.FetchParams) -> dict[str, list[dict[str, Any]]]:
@@ -27,6 +29,25 @@ def sources(params: config.FetchParams) -> dict[str, list[dict[str, Any]]]:
     return {
         name: [_seen(key, text) for key, text in dataset.places] for name, dataset in used.items()
     }
+
+
+def weights(params: config.Params) -> dict[str, dict[str, str] | None]:
+    """Checksums of the user's files behind each encoder: weights, and a module's source.
+
+    None for an encoder without such files; a file that is not there is the probe stage's to tell.
+    """
+    return {name: _files_of(encoder) or None for name, encoder in params.encoders.items()}
+
+
+def _files_of(encoder: config.EncoderConfig) -> dict[str, str]:
+    found = {}
+    if encoder.weights and (path := config.expand(encoder.weights)).exists():
+        files_there = sorted(path.iterdir()) if path.is_dir() else [path]
+        digests = [files.sha256(file) for file in files_there if file.is_file()]
+        found["weights"] = hashlib.sha256("\n".join(digests).encode()).hexdigest()
+    if encoder.module:
+        found["module"] = source_digest(encoder.module.partition(":")[0], config.root())
+    return found
 
 
 def shards(text: str) -> list[Path]:
@@ -80,6 +101,14 @@ def _state(folder: Path, name: str) -> str:
     return f"{name!r} {state.st_size} {state.st_mtime_ns}"
 
 
+def write_weights(params: config.Params) -> None:
+    """Writes ``weights.json`` if anything in it is new."""
+    path = config.small(params) / "weights.json"
+    found = weights(params)
+    if not path.exists() or files.read_json(path) != found:
+        files.write_json(path, found)
+
+
 def write(params: config.FetchParams) -> bool:
     """Writes ``sources.json`` if anything in it is new; returns whether it did."""
     path = config.small(params) / "sources.json"
@@ -91,9 +120,10 @@ def write(params: config.FetchParams) -> bool:
 
 
 def main() -> str | None:
-    """Writes ``sources.json`` of the active profile. Returns: what went wrong, for `sys.exit`."""
+    """Writes both files of the active profile. Returns: what went wrong, for `sys.exit`."""
     try:
         params = config.load()
+        write_weights(params)
         if write(params) and (names := ", ".join(config.used_folders(params))):
             print(f"new or changed since the last look: {names}")
     except (ValueError, FileNotFoundError) as error:

@@ -43,7 +43,7 @@ def write_run(
             "target_effective_rank": 20.0,
         }
     ).to_csv(logs / "diagnostics.csv", index=False)
-    encoder = small / "pretrain" / run / f"seed_{seed}" / "encoder.json"
+    encoder = small / "pretrain" / run / f"seed_{seed}" / "config.json"
     encoder.parent.mkdir(parents=True)
     encoder.write_text(json.dumps({"model": {"num_prototypes": 64}}))
 

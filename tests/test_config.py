@@ -9,7 +9,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from matpac import checks, config
+from matpac import checks, config, paper
 from matpac.config import FetchParams, Params, PretrainParams, ProbeParams, ResolvedRun, parse
 from matpac.corpus import RECIPES
 
@@ -430,3 +430,25 @@ def test_sizes_that_do_not_fit_are_found_in_the_base_and_in_runs() -> None:
     left = "which leaves 0 of 48 patches visible; allowed: at least one visible and one masked"
     assert f"runs.k8.model.mask_ratio: got 0.99, {left}" in lines
     assert not [line for line in lines if line.startswith("runs.base")]
+
+
+def test_reported_names_are_the_papers() -> None:
+    assert tuple(model.name for model in paper.TABLE2) == checks.REPORTED
+
+
+@pytest.mark.parametrize(
+    ("encoder", "problem"),
+    [
+        ({"kind": "passt", "module": "a:b"}, "module: got 'a:b', needed for the kinds module"),
+        ({"kind": "module"}, "module: got None, needed for the kinds module and hear"),
+        ({"kind": "module", "module": "mine"}, "got 'mine', allowed: package.module:function"),
+        ({"kind": "random", "weights": "w.pt"}, "weights: got 'w.pt', and the kind random has"),
+        ({"kind": "pretrained"}, "weights: missing, a folder or a name on the Hugging Face Hub"),
+        ({"kind": "m2d", "reported": "M2E"}, "encoders.x.reported: got 'M2E', allowed: 'MATPAC, "),
+        ({"kind": "vggish"}, "encoders.x.kind: Input should be 'random', 'logmel_statistics'"),
+    ],
+)
+def test_encoders_that_cannot_be(encoder: dict, problem: str) -> None:
+    sections = smoke()
+    sections["encoders"]["x"] = {"label": "X", **encoder}
+    assert problem in "\n".join(problems(sections))

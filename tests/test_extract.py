@@ -5,6 +5,7 @@ import pickle
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,12 @@ import torch
 
 from matpac import extract as module
 from matpac.clips import Store
+from matpac.embedders import Embedder, Stored, identity
 from matpac.embeddings import embed_clips, logmel_statistics
-from matpac.extract import extract, identity
+from matpac.extract import extract
 from matpac.frozen import AudioEncoder, frozen
 from matpac.model import Student
+from matpac.provenance import code_digest
 
 LENGTHS = [32, 8, 45, 64, 33, 8, 100, 45, 9, 32, 50]
 CLOSE = {"rtol": 0, "atol": 1e-6}  # other clips in a batch: another order of summation at most
@@ -35,9 +38,14 @@ def encoder() -> AudioEncoder:
 
 
 @pytest.fixture(autouse=True)
-def silent(monkeypatch: pytest.MonkeyPatch) -> None:
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """In this process and in new ones: with another number the last digits may differ."""
     monkeypatch.setenv("MATPAC_PROGRESS", "silent")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # of new processes
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -45,9 +53,9 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[range]:
     """The parts that are computed from here on."""
     calls, original = [], module._write_part
 
-    def write_part(file: Path, encoder: AudioEncoder | None, store: Store, clips: range) -> None:
+    def write_part(file: Path, embedder: Embedder, clips: range) -> None:
         calls.append(clips)
-        original(file, encoder, store, clips)
+        original(file, embedder, clips)
 
     monkeypatch.setattr(module, "_write_part", write_part)
     return calls
@@ -56,7 +64,7 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[range]:
 def test_parts_together_are_all_clips_in_order(
     encoder: AudioEncoder, store: Store, written: list[range], tmp_path: Path
 ) -> None:
-    ours = extract(encoder, store, tmp_path, name="base", part_clips=4)
+    ours = extract(Stored(encoder, store), tmp_path, name="base", part_clips=4)
     np.testing.assert_allclose(ours, embed_clips(encoder, store, range(11)), **CLOSE)
     assert written == [range(0, 4), range(4, 8), range(8, 11)]
     assert isinstance(ours, np.memmap) and ours.dtype == np.float32
@@ -65,17 +73,17 @@ def test_parts_together_are_all_clips_in_order(
     assert json.loads(path.with_suffix(".json").read_text()) == {
         "encoder": "base",
         "identity": identity(encoder),
-        "store": module.files.sha256(store.folder / "index.json"),
-        "code": module.code_digest("embeddings"),
+        "clips": module.files.sha256(store.folder / "index.json"),
+        "code": code_digest("embeddings"),
         "dtype": "float32",
         "shape": [11, 32],
     }
-    again = extract(encoder, store, tmp_path, name="base", part_clips=4)
+    again = extract(Stored(encoder, store), tmp_path, name="base", part_clips=4)
     assert len(written) == 3 and np.array_equal(again, ours)
 
 
 def test_statistics_in_parts(store: Store, tmp_path: Path) -> None:
-    ours = extract(None, store, tmp_path, name="logmel", part_clips=3)
+    ours = extract(Stored(None, store), tmp_path, name="logmel", part_clips=3)
     np.testing.assert_array_equal(ours, logmel_statistics(store, range(11)))
 
 
@@ -84,9 +92,11 @@ def test_statistics_in_parts(store: Store, tmp_path: Path) -> None:
 def test_two_processes_share_the_parts_and_change_no_number(
     encoder: AudioEncoder, store: Store, written: list[range], tmp_path: Path
 ) -> None:
-    one = extract(encoder, store, tmp_path / "one", name="base", part_clips=2)
+    one = extract(Stored(encoder, store), tmp_path / "one", name="base", part_clips=2)
     assert len(written) == 6
-    two = extract(encoder, store, tmp_path / "two", name="base", part_clips=2, num_processes=2)
+    two = extract(
+        Stored(encoder, store), tmp_path / "two", name="base", part_clips=2, num_processes=2
+    )
     assert len(written) == 6, "this process only waits"
     assert np.array_equal(one, two)
     assert len(list((tmp_path / "two").iterdir())) == 2
@@ -96,6 +106,7 @@ KILLED = """
     import os, pickle, signal, sys
     from pathlib import Path
     from matpac import extract
+    from matpac.embedders import Stored
     encoder, store = pickle.loads(Path(sys.argv[1]).read_bytes())
     original, parts = extract._write_part, []
 
@@ -106,7 +117,7 @@ KILLED = """
         original(*args)
 
     extract._write_part = write_part
-    extract.extract(encoder, store, Path(sys.argv[2]), name="base", part_clips=3)
+    extract.extract(Stored(encoder, store), Path(sys.argv[2]), name="base", part_clips=3)
 """
 
 
@@ -118,21 +129,21 @@ def test_a_killed_extraction_goes_on_where_it_was(
     assert subprocess.run(command).returncode == -9
     left = [p.name for p in sorted((tmp_path / "out").rglob("*.npy"))]
     assert left == ["00000000-00000003.npy", "00000003-00000006.npy"]
-    ours = extract(encoder, store, tmp_path / "out", name="base", part_clips=3)
+    ours = extract(Stored(encoder, store), tmp_path / "out", name="base", part_clips=3)
     assert written == [range(6, 9), range(9, 11)]
-    whole = extract(encoder, store, tmp_path / "whole", name="base", part_clips=3)
+    whole = extract(Stored(encoder, store), tmp_path / "whole", name="base", part_clips=3)
     assert np.array_equal(ours, whole)
 
 
 def test_parts_of_another_encoder_are_not_taken_up(
     encoder: AudioEncoder, store: Store, written: list[range], tmp_path: Path
 ) -> None:
-    first = extract(encoder, store, tmp_path, name="base")
+    first = extract(Stored(encoder, store), tmp_path, name="base")
     with torch.no_grad():
         encoder.encoder.norm.bias[0] += 1e-3
-    second = extract(encoder, store, tmp_path, name="base")
+    second = extract(Stored(encoder, store), tmp_path, name="base")
     encoder.mean += 0.1  # normalisation belongs to an encoder
-    extract(encoder, store, tmp_path, name="base")
+    extract(Stored(encoder, store), tmp_path, name="base")
     assert len(written) == 3 and not np.array_equal(first, second)
     assert len(list(tmp_path.glob("*.npy"))) == 3
 
@@ -140,23 +151,23 @@ def test_parts_of_another_encoder_are_not_taken_up(
 def test_embeddings_that_are_not_what_their_key_says_are_refused(
     encoder: AudioEncoder, store: Store, written: list[range], tmp_path: Path
 ) -> None:
-    expected = extract(encoder, store, tmp_path, name="base").copy()
+    expected = extract(Stored(encoder, store), tmp_path, name="base").copy()
     (path,) = tmp_path.glob("*.npy")
     described = path.with_suffix(".json")
     text = described.read_text()
     described.write_text(text.replace('"base"', '"alpha1"'))
     with pytest.raises(ValueError, match=r"encoder 'alpha1', needed: 'base'; delete it"):
-        extract(encoder, store, tmp_path, name="base")
+        extract(Stored(encoder, store), tmp_path, name="base")
     described.write_text(text)
     np.save(path, expected[:5])
     with pytest.raises(ValueError, match=r"float32 \[5, 32\], needed: float32 \[11, 32\]"):
-        extract(encoder, store, tmp_path, name="base")
+        extract(Stored(encoder, store), tmp_path, name="base")
     path.write_bytes(path.read_bytes()[:-8])
     with pytest.raises(ValueError, match=rf"{path.name}: .*; delete it"):
-        extract(encoder, store, tmp_path, name="base")
+        extract(Stored(encoder, store), tmp_path, name="base")
     described.unlink()  # of unknown origin: computed again
     assert len(written) == 1
-    assert np.array_equal(extract(encoder, store, tmp_path, name="base"), expected)
+    assert np.array_equal(extract(Stored(encoder, store), tmp_path, name="base"), expected)
     assert len(written) == 2
 
 
@@ -164,6 +175,7 @@ MEMORY = """
     import sys, threading
     from pathlib import Path
     import numpy as np
+    from matpac.embedders import Stored
     from matpac.extract import extract
     from matpac.linear import train_probes
     from matpac.problems import make_problems
@@ -202,7 +214,7 @@ MEMORY = """
 
     probe(np.zeros((8000, 1000), np.float32), 8000)  # what libraries allocate once
     clips = Clips()
-    features = peak(lambda: extract(None, clips, clips.folder, name="logmel"))
+    features = peak(lambda: extract(Stored(None, clips), clips.folder, name="logmel"))
     peak(probe, features, len(clips))
     print(round(features.nbytes / 2**20))
 """

@@ -130,6 +130,31 @@ def test_embedded_data_sets_have_nothing_to_look_at(project: Path) -> None:
     assert sources.sources(params) == {}
 
 
+def test_the_files_behind_encoders(project: Path) -> None:
+    sections = smoke.sections()
+    named = {"label": "X", "weights": "w.pt"}
+    sections["encoders"] |= {"m2d": {"kind": "m2d", **named}, "passt": {"kind": "passt", **named}}
+    sections["encoders"]["mine"] = {"kind": "module", "label": "X", "module": "mine:make"}
+    params = config.parse(config.Params, sections)
+    path = config.small(params) / "weights.json"
+    sources.write_weights(params)
+    nothing = dict.fromkeys(("random", "logmel", "m2d", "passt"))
+    assert files.read_json(path) == nothing | {"mine": {"module": ""}}
+    (project / "project/w.pt").write_text("weights")
+    (project / "project/mine.py").write_text("raise RuntimeError('imported')")
+    sources.write_weights(params)
+    first = files.read_json(path)
+    assert len(first["m2d"]["weights"]) == len(first["mine"]["module"]) == 64
+    assert first["passt"] == first["m2d"] and first["random"] is None
+    written = path.stat().st_mtime_ns
+    sources.write_weights(params)
+    assert path.stat().st_mtime_ns == written
+    (project / "project/mine.py").write_text("x = 1")
+    sources.write_weights(params)
+    changed = {name for name, value in files.read_json(path).items() if value != first[name]}
+    assert changed == {"mine"}
+
+
 def test_looking_is_light() -> None:
     code = "import sys, matpac.sources; print([m for m in ('pandas', 'torch') if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -141,7 +166,8 @@ def test_dvc_reruns_fetch_by_it() -> None:
     name = "data/${item.profile}/sources.json"
     assert name in stages["fetch"]["deps"]
     # Restored from the cache, it would tell how things were.
-    assert stages["sources"]["outs"] == [{name: {"cache": False, "persist": True}}]
+    names = [name, "data/${item.profile}/weights.json"]
+    assert stages["sources"]["outs"] == [{n: {"cache": False, "persist": True}} for n in names]
     closure = {f"matpac/{each}" for each in provenance.import_closure("sources")}
     assert closure == set(stages["sources"]["deps"])
 
