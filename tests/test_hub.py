@@ -99,6 +99,12 @@ def test_what_is_saved_holds_no_training_state_and_all_of_the_front_end(
     assert 4 * num_values <= size < 4 * (num_values + buffers) + 10_000  # float32, and its header
 
 
+def test_others_can_read_what_is_saved(net: AudioEncoder, tmp_path: Path) -> None:
+    Pretrained(net).save_pretrained(tmp_path)
+    modes = {path.stat().st_mode for path in tmp_path.iterdir()}
+    assert modes == {(tmp_path / "config.json").stat().st_mode}  # as the umask has it
+
+
 def test_a_name_of_the_hub_is_fetched(
     net: AudioEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
