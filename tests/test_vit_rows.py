@@ -218,6 +218,15 @@ def test_m2d_s_stft_is_the_centred_one() -> None:
     torch.testing.assert_close(ours, frames(encoder.net(logmel))[:, -1], **CLOSE)
 
 
+def test_the_front_end_stays_in_float32() -> None:
+    encoder, piece, inputs = small(), waves(3000), []
+    encoder.net.patches.register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
+    encoder.columns(piece)
+    with torch.autocast("cpu", torch.bfloat16):
+        encoder.columns(piece)
+    assert torch.equal(*inputs)
+
+
 def recordings() -> list[str]:
     names = sorted(path.name for path in PARITY.glob("inference_*.npz"))
     return [name for name in names if not name.endswith("_state.npz")]

@@ -120,7 +120,8 @@ class ATSTEncoder(WaveEncoder):
 
     def _logmel(self, waves: Tensor) -> Tensor:
         """Decibels from -1 to 1, about: (B, S) -> (B, F, T)."""
-        decibels = 10 * self.mel(waves).clamp(min=1e-10).log10()
+        with torch.autocast(waves.device.type, enabled=False):
+            decibels = 10 * self.mel(waves).clamp(min=1e-10).log10()
         floor = decibels.amax(dim=(1, 2), keepdim=True) - RANGE_DB
         scaled = (decibels.maximum(floor) - LOWEST_DB) / (HIGHEST_DB - LOWEST_DB)
         return 2 * scaled - 1

@@ -106,7 +106,9 @@ class BEATsEncoder(WaveEncoder):
         strict.check_length(waves.shape[1], (self.min_samples, self.piece_samples))
         shortest = WINDOW + (self.patch - 1) * HOP
         padded = F.pad(waves, (0, max(0, shortest - waves.shape[1])))
-        tokens = self.net(torch.stack([_fbank(wave) for wave in padded]), layer)
+        with torch.autocast(waves.device.type, enabled=False):
+            fbank = torch.stack([_fbank(wave) for wave in padded])
+        tokens = self.net(fbank, layer)
         return tokens.unflatten(1, (-1, NUM_MELS // self.patch)).mean(dim=2)
 
     def times(self, num_samples: int) -> Tensor:

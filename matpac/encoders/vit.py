@@ -98,7 +98,8 @@ class ViTEncoder(WaveEncoder):
         """
         strict.check_layer(layer, self.num_layers)
         strict.check_length(waves.shape[1], (self.min_samples, self.piece_samples))
-        logmel = normalise(self.front_end(waves), self.net.mean, self.net.std)
+        with torch.autocast(waves.device.type, enabled=False):
+            logmel = normalise(self.front_end(waves), self.net.mean, self.net.std)
         padded = F.pad(logmel, (0, -logmel.shape[2] % self.net.config.patch_size))
         tokens = self._layer(self.net.patches(padded), layer)[:, 1:]  # (B, R*n, D)
         rows = tokens.unflatten(1, (self.net.patches.rows, -1))  # (B, R, n, D)

@@ -105,6 +105,8 @@ def test_the_front_end_is_torchaudio_s_in_decibels() -> None:
     ours = encoder._logmel(mirrored)
     assert ours[0].min() == pytest.approx(ours[0].max().item() - 160 / 130.3324, abs=1e-6)
     torch.testing.assert_close(ours, expected, rtol=0, atol=1e-6)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(encoder._logmel(mirrored), ours)
 
 
 def test_patches_are_mel_major_and_positions_start_at_one() -> None:

@@ -96,3 +96,13 @@ def test_short_pieces_are_padded_with_silence() -> None:
     padded = torch.nn.functional.pad(piece, (0, 1800))
     assert torch.equal(small.columns(piece), small.columns(padded))
     assert small.times(1000).tolist() == [pytest.approx((1.5 * 160 + 200) / 16000)]  # of 4 frames
+
+
+def test_the_front_end_stays_in_float32() -> None:
+    small, inputs = beats.make(None, **SMALL), []
+    small.net.register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
+    piece = encoder_checks.waves(small, 1, 16_000)
+    small.columns(piece)
+    with torch.autocast("cpu", torch.bfloat16):
+        small.columns(piece)
+    assert torch.equal(*inputs)
