@@ -31,6 +31,9 @@ BROKEN = (RuntimeError, ValueError, EOFError, KeyError, TypeError, pickle.Unpick
 SYSTEM = ("os.", "posix.", "nt.", "sys.")
 """Where no checkpoint has to call anything: not even a placeholder is made for these."""
 
+DEFAULTS = "collections.defaultdict"
+"""Filled after it was made, which only real dictionaries can be here."""
+
 
 class Placeholder:
     """Stands for an object that was not made: called and given a state, it does nothing."""
@@ -128,7 +131,10 @@ def _without_objects(path: Path) -> Any:
             f"{path}: not converted: it calls {', '.join(calls)}, which no checkpoint has to; "
             "do not use this file"
         )
-    stubs = [(type(name, (Placeholder,), {}), name) for name in names]
+    stubs = [
+        (_dictionary if name == DEFAULTS else type(name, (Placeholder,), {}), name)
+        for name in names
+    ]
     try:
         with torch.serialization.safe_globals(stubs):
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -160,6 +166,10 @@ def _other(value: Any) -> bool:
 
 def _kind(value: Any) -> str:
     return type(value).__name__
+
+
+def _dictionary(*_args: Any) -> dict[Any, Any]:
+    return {}
 
 
 def _calls_system(names: list[str]) -> list[str]:

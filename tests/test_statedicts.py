@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ COMPANY = {
     "best": np.float64(0.5),
     "scores": np.arange(3.0),
     "where": pathlib.PosixPath("/data"),
+    "meters": defaultdict(list, {"loss": [1.5], "args": [argparse.Namespace()]}),
     "epoch": 3,
     "optimizer": {"state": {0: {"exp_avg": torch.ones(2)}}, "param_groups": [{"lr": 0.1}]},
 }
@@ -122,7 +123,7 @@ def test_objects_are_refused_by_name_with_the_command_that_converts(tmp_path: Pa
     assert done.stdout == (
         f"{target}: written; left out: args (argparse.Namespace), "
         "best (numpy._core.multiarray.scalar), scores (numpy._core.multiarray._reconstruct), "
-        "where (pathlib.PosixPath), epoch (int), optimizer (dict)\n"
+        "where (pathlib.PosixPath), meters (dict), epoch (int), optimizer (dict)\n"
     )
     assert same(read_state(target), STATE)
 
