@@ -50,18 +50,25 @@ def obtain(
         if not given.is_dir():
             raise FileNotFoundError(f"{name}: no folder {given}")
         return given
-    shelf = Shelf(name, source, folder, mirror, patience)
-    waiting = [each for each in source.archives if not archives.is_unpacked(each, folder)]
-    if waiting:
-        _announce(shelf, folder, waiting, keep_archives)
-    for archive in waiting:
-        _fetch(shelf, folder, archive, keep_archives)
+    fetch_archives(Shelf(name, source, folder, mirror, patience), folder, keep=keep_archives)
     if source.only_by_hand:
         raise FileNotFoundError(
             f"{name}: {source.by_hand}\nGive its folder in params.yaml, as the path of the data "
             f"set. What is published lies in {folder}."
         )
     return folder
+
+
+def fetch_archives(shelf: Shelf, folder: Path, *, keep: bool) -> None:
+    """Downloads, checks and unpacks what is not there yet.
+
+    Args: folder: where it goes. keep: the archives, too. Raises: as `obtain`.
+    """
+    waiting = [each for each in shelf.source.archives if not archives.is_unpacked(each, folder)]
+    if waiting:
+        _announce(shelf, folder, waiting, keep)
+    for archive in waiting:
+        _fetch(shelf, folder, archive, keep)
 
 
 def _announce(shelf: Shelf, folder: Path, waiting: Sequence[Archive], keep: bool) -> None:

@@ -5,6 +5,7 @@ import hashlib
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import invalidate_caches
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -54,6 +55,7 @@ def source_digest(module: str, folder: Path) -> str:
 @contextmanager
 def on_path(folder: Path) -> Iterator[None]:
     """Python finds modules in a folder, too, after those that it finds anyway."""
+    invalidate_caches()  # files may be new
     sys.path.append(str(folder))
     try:
         yield

@@ -16,12 +16,25 @@ from matpac.catalogue import File, Source
 from matpac.transfer import Download, Patience, RefusedError
 
 
+UNPACKED = (
+    "or unpack them anywhere and give that folder in params.yaml, as the path of the data set."
+)
+
+
 class Shelf:
-    """Args: as `matpac.download.obtain`; source: the data set's entry in the catalogue."""
+    """Args: as `matpac.download.obtain`; source: the data set's entry in the catalogue; otherwise:
+    what else the user can do who has the files."""
 
     def __init__(
-        self, name: str, source: Source, folder: Path, mirror: str | None, patience: Patience | None
+        self,
+        name: str,
+        source: Source,
+        folder: Path,
+        mirror: str | None,
+        patience: Patience | None,
+        otherwise: str = UNPACKED,
     ) -> None:
+        self.otherwise = otherwise
         self.name, self.source, self.patience = name, source, patience
         self.mirror, self.mirror_folder = mirror, mirror_folder(mirror)
         self.archives, self.incoming = folder / "archives", folder / "archives" / "incoming"
@@ -87,8 +100,7 @@ class Shelf:
         names = [file.name for archive in self.source.archives for file in archive.files]
         return (
             f"{self.source.by_hand} The page: {self.source.page}\n"
-            f"Put {', '.join(names)} into {self.archives} and run this again; or unpack them "
-            "anywhere and give that folder in params.yaml, as the path of the data set."
+            f"Put {', '.join(names)} into {self.archives} and run this again; {self.otherwise}"
         )
 
     def _download_from(self, url: str, file: File) -> tuple[Path, dict[str, str]]:

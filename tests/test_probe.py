@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 import torch
 
-from matpac import config, embeddings, files, probe
+import matpac
+from matpac import config, datasets, embedders, embeddings, files, probe
 from matpac.trainer import Trainer
 
 import smoke
@@ -117,3 +118,88 @@ def test_what_is_missing_names_the_stage(params, monkeypatch, tmp_path: Path) ->
         probe.probe("base", params)
     with pytest.raises(FileNotFoundError, match="run the stage logmel@smoke"):
         probe.probe("random", params)
+
+
+# ------------------------------------------------------------------- encoders from elsewhere
+
+
+def with_encoder(name: str = "x", **encoder: Any) -> config.Params:
+    sections = smoke.sections()
+    sections["encoders"] |= {name: {"label": "X", **encoder}}
+    sections["tasks"] = ["nsynth"]
+    return config.parse(config.Params, sections)
+
+
+def test_a_saved_checkpoint_is_probed_to_the_same_score(
+    params, smoke_root: Path, tmp_path: Path
+) -> None:
+    """A run's encoder saved for the Hub, loaded back, embedded and probed."""
+    trained = config.small(params) / "pretrain" / "base" / "seed_0"
+    matpac.load(trained, device="cpu").save_pretrained(tmp_path / "saved")
+    changed = with_encoder(kind="pretrained", weights=str(tmp_path / "saved"))
+    ours = probe.task_scores(changed, probe.list_features(changed, "x")[0], "nsynth")
+    theirs = probe.task_scores(params, probe.list_features(params, "base")[0], "nsynth")
+    pd.testing.assert_frame_equal(ours.drop(columns="encoder"), theirs.drop(columns="encoder"))
+    audio = config.bulk(params) / "audio" / "nsynth"
+    manifest, _ = datasets.load(params, "nsynth")
+    store = probe.open_store(params, "nsynth")
+    used = manifest.iloc[store.rows]
+    assert (used["start_s"] == 0).all()
+    embedded = matpac.load(tmp_path / "saved").embed([audio / p for p in used["path"][:20]])
+    net = probe.list_features(params, "base")[0].encoder
+    expected = embeddings.embed_clips(net, store, range(20))
+    # The stored log-mels have half precision: 3 decimal digits of values around 10.
+    np.testing.assert_allclose(embedded, expected, atol=2e-3)
+    assert np.abs(expected).max() > 1
+
+
+MINE = """
+from matpac.encoders.vit import ViTEncoder
+from matpac.hub import load
+
+def make(weights):
+    # A front end of its own: the audio is read, not the stored log-mels.
+    return ViTEncoder(load(weights, device="cpu").net, reflect=200)
+"""
+
+
+def test_an_encoder_with_another_front_end_reads_the_audio(
+    params, smoke_root: Path, monkeypatch
+) -> None:
+    (smoke_root / "mine_to_probe.py").write_text(MINE)
+    trained = config.small(params) / "pretrain" / "base" / "seed_0"
+    changed = with_encoder("mine", kind="module", module="mine_to_probe:make", weights=str(trained))
+    features = probe.list_features(changed, "mine")[0]
+    assert len(features.code) == 64
+    scores = probe.task_scores(changed, features, "nsynth")
+    assert set(scores["encoder"]) == {"mine"} and scores["score"].between(0, 1).all()
+    (kept,) = (config.bulk(changed) / "embeddings" / "mine").glob("*.npy")
+    manifest, _ = datasets.load(params, "nsynth")
+    used = manifest.iloc[probe.open_store(params, "nsynth").rows]
+    audio = config.bulk(params) / "audio" / "nsynth"
+    expected = features.encoder.embed([audio / path for path in used["path"]])
+    np.testing.assert_allclose(np.load(kept), expected, atol=1e-5)
+    # Embedded once; another source is another encoder.
+    monkeypatch.setattr(type(features.encoder), "embed", None)
+    again = probe.task_scores(changed, features, "nsynth")
+    pd.testing.assert_frame_equal(again, scores)
+    with pytest.raises(TypeError, match="not callable"):
+        probe.task_scores(changed, features._replace(code="other"), "nsynth")
+
+
+def test_a_clip_that_cannot_be_read_is_named(params, smoke_root: Path, tmp_path: Path) -> None:
+    trained = config.small(params) / "pretrain" / "base" / "seed_0"
+    encoder = matpac.load(trained, device="cpu")
+    manifest, _ = datasets.load(params, "nsynth")
+    (tmp_path / manifest["path"][0]).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / manifest["path"][0]).write_text("no audio")
+    recorded = embedders.Recorded(encoder, manifest[:1], tmp_path)
+    with pytest.raises(ValueError, match=rf"{manifest['path'][0]}: not audio"):
+        recorded.embed(range(1))
+
+
+def test_published_rows_ask_for_their_weights(smoke_root: Path, monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("MATPAC_CACHE", str(tmp_path))
+    changed = with_encoder(kind="matpac", weights="nowhere/matpac_10_2048.pt")
+    with pytest.raises(FileNotFoundError, match=r"matpac: no weights at .*nowhere/matpac_10_2048"):
+        probe.list_features(changed, "x")

@@ -34,7 +34,7 @@ def make(name: str, weights: Path | None = None, *, mirror: str | None = None) -
     """
     row = import_module("matpac.encoders.published").ROWS[name]
     if weights is None:
-        weights = import_module("matpac.encoders.weights").obtain(row, mirror)
+        weights = import_module("matpac.encoders.weights").obtain(name, mirror)
     elif not weights.is_file():
         raise FileNotFoundError(f"{name}: no weights at {weights}; they come from {row.page}")
     return import_module(f"matpac.encoders.{row.module}").make(weights, **row.options)

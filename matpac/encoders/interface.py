@@ -10,6 +10,7 @@ Shapes: B pieces of equal length, S samples, n time columns, D embedding size, N
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from os import PathLike
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -168,7 +169,8 @@ class WaveEncoder(nn.Module, ABC):
         return [[found[piece] for piece in sorted(found)] for found in clips]
 
     def _encode(self, waves: Tensor, layer: int) -> Tensor:
-        device = next(self.parameters()).device
+        of = next(chain(self.parameters(), self.buffers()), None)
+        device = torch.device("cpu") if of is None else of.device
         dtype = PRECISIONS[self.precision]
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             return self.columns(waves.to(device), layer=layer).float()

@@ -1,0 +1,41 @@
+"""Weights of published rows: fetched like data sets, once for all projects of a user.
+
+They lie in ``<cache>/<name>/``; the cache is the variable MATPAC_CACHE, else the user's cache folder.
+"""
+
+import os
+from pathlib import Path
+
+from matpac.encoders.published import ROWS
+
+OTHERWISE = "or give its path: weights in params.yaml, or matpac.load(..., weights=...)."
+
+
+def obtain(name: str, mirror: str | None = None) -> Path:
+    """The file with a row's weights, downloaded and unpacked if need be.
+
+    Args:
+        name: which of `matpac.encoders.published.ROWS`.
+        mirror: as in `matpac.download.obtain`.
+    Raises: FileNotFoundError telling what went wrong at each address and what the user can do;
+        OSError; ValueError for wrong or hostile files.
+    """
+    # Only those who download need what it takes.
+    from matpac.download import fetch_archives
+    from matpac.shelf import Shelf
+
+    row, folder = ROWS[name], cache() / name
+    fetch_archives(Shelf(name, row.source, folder, mirror, None, OTHERWISE), folder, keep=False)
+    path = folder / (row.member or row.file.name)
+    if not path.is_file():
+        raise FileNotFoundError(f"{name}: {row.file.name} holds no {path.relative_to(folder)}")
+    return path
+
+
+def cache() -> Path:
+    """Where weights are kept."""
+    if given := os.environ.get("MATPAC_CACHE"):
+        return Path(given).expanduser()
+    import pooch
+
+    return Path(pooch.os_cache("matpac"))
