@@ -1,0 +1,131 @@
+"""An encoder of ours as one file that runs without this library: a `torch.export` program.
+
+    python -m matpac.export ENCODER -o encoder.pt2
+
+The program takes waveforms of one fixed length, any number at once, and gives their columns; front
+end and normalisation are in it. ``torch.export.load("encoder.pt2").module()(waves)`` runs it, and
+AOTInductor and ExecuTorch take it from there. Cutting clips into pieces and averaging columns stay
+with the caller; the file says with what sizes.
+"""
+
+import argparse
+import copy
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+from torch.nn import functional as F
+
+from matpac import files, hub
+from matpac.encoders.vit import ViTEncoder
+from matpac.logmel import normalise
+from matpac.patches import patchify
+
+LARGEST_BATCH = 4096
+DETAILS = "matpac.json"
+"""Extra file in the program: sizes, as JSON."""
+
+
+class Exported(nn.Module):
+    """`ViTEncoder.columns` of the last layer, as `torch.export` can follow it.
+
+    The same operations: `PatchEmbedding` asks for ``len(tokens)``, which would fix the batch.
+
+    Args: encoder: on the CPU.
+    """
+
+    def __init__(self, encoder: ViTEncoder) -> None:
+        super().__init__()
+        self.net, self.front_end = encoder.net, copy.deepcopy(encoder.front_end)
+        # torch's periodic window is a part of a longer tensor, which would be saved in its place.
+        for module in self.front_end.modules():
+            for name, buffer in module.named_buffers(recurse=False):
+                setattr(module, name, buffer.clone())
+        self.eval()
+
+    def forward(self, waves: Tensor) -> Tensor:
+        """(B, S) -> (B, n, R * D)."""
+        patches, size = self.net.patches, self.net.config.patch_size
+        logmel = normalise(self.front_end(waves), self.net.mean, self.net.std)
+        padded = F.pad(logmel, (0, -logmel.shape[2] % size))
+        grid = patches.positions[1:].unflatten(0, (patches.rows, patches.columns))  # (R, C, D)
+        positions = grid[:, : padded.shape[2] // size].flatten(0, 1)  # (N, D)
+        tokens = patches.proj(patchify(padded, size)) + positions
+        cls_token = (patches.cls_token + patches.positions[:1]).expand(tokens.shape[0], -1, -1)
+        latents = self.net.encoder(torch.cat([cls_token, tokens], dim=1))[:, 1:]  # (B, R*n, D)
+        rows = latents.unflatten(1, (patches.rows, -1))  # (B, R, n, D)
+        return rows.transpose(1, 2).flatten(2)
+
+
+def export(encoder: ViTEncoder, num_samples: int | None = None) -> ExportedProgram:
+    """The program of an encoder.
+
+    Args:
+        encoder: one of ours; in float32.
+        num_samples: of the waveforms; None: a whole piece, which is the most.
+    Raises: ValueError for another kind of encoder, or a length that it does not take.
+    """
+    if not isinstance(encoder, ViTEncoder):
+        raise ValueError(f"encoder: got {type(encoder).__name__}, allowed: one of our own ViT")
+    num_samples = encoder.piece_samples if num_samples is None else num_samples
+    if not encoder.min_samples <= num_samples <= encoder.piece_samples:
+        allowed = f"{encoder.min_samples} to {encoder.piece_samples}"
+        raise ValueError(f"samples: got {num_samples}, allowed: {allowed}")
+    batch = {0: Dim("batch", min=1, max=LARGEST_BATCH)}
+    example = torch.zeros(3, num_samples)
+    return torch.export.export(Exported(encoder.cpu()), (example,), dynamic_shapes=(batch,))
+
+
+def details(encoder: ViTEncoder, num_samples: int | None = None) -> dict[str, Any]:
+    """What a user of the file has to know."""
+    num_samples = num_samples or encoder.piece_samples
+    return {
+        "sample_rate": encoder.sample_rate,
+        "num_samples": num_samples,
+        "piece_hop": encoder.piece_hop,
+        "reflect": encoder.reflect,
+        "width": encoder.width,
+        "times_s": encoder.times(num_samples).tolist(),
+    }
+
+
+def save(encoder: ViTEncoder, out: Path, num_samples: int | None = None) -> None:
+    """Writes the program with its `details`, and reads it back: nothing half-written stays.
+
+    Args: as `export`; out: ends in .pt2.
+    Raises: as `export`; ValueError for another ending.
+    """
+    if out.suffix != ".pt2":
+        raise ValueError(f"output: got {out}, allowed: a name that ends in .pt2")
+    program = export(encoder, num_samples)
+    described = json.dumps(details(encoder, num_samples))
+    with files.replacing(out) as temporary, temporary.open("wb") as file:
+        torch.export.save(program, file, extra_files={DETAILS: described})
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Writes an encoder of ours as a torch.export program.
+
+    Returns: the exit code: 1 with a message if that cannot be.
+    """
+    parser = argparse.ArgumentParser("python -m matpac.export", description=main.__doc__)
+    parser.add_argument("encoder", help="a folder, or a name on the Hugging Face Hub")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="the program, .pt2")
+    parser.add_argument("--samples", type=int, help="of a waveform; default: a whole piece")
+    given = parser.parse_args(arguments)
+    try:
+        encoder = hub.load(given.encoder, device="cpu")
+        save(encoder, given.output, given.samples)
+    except (ValueError, FileNotFoundError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"{given.output}: {json.dumps(details(encoder, given.samples) | {'times_s': '...'})}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
