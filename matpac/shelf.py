@@ -15,7 +15,6 @@ from matpac import config, files
 from matpac.catalogue import File, Source
 from matpac.transfer import Download, Patience, RefusedError
 
-
 UNPACKED = (
     "or unpack them anywhere and give that folder in params.yaml, as the path of the data set."
 )

@@ -1,6 +1,6 @@
 """Weights of published rows: fetched like data sets, once for all projects of a user.
 
-They lie in ``<cache>/<name>/``; the cache is the variable MATPAC_CACHE, else the user's cache folder.
+They lie in ``<cache>/<name>/``; the cache is the folder MATPAC_CACHE, else the user's cache folder.
 """
 
 import os
