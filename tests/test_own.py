@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
+from matpac import config
 from matpac.encoders import own
 from matpac.provenance import source_digest
 
@@ -146,3 +148,19 @@ def test_the_source_of_a_module_without_importing_it(project: Path) -> None:
     with (project / "bands_of_mine.py").open("a") as file:
         file.write("raise RuntimeError\n")
     assert source_digest("bands_of_mine", project) not in (first, "")
+
+
+@pytest.mark.parametrize("samples", [400, 100_000, 400_000])
+def test_the_ten_lines_of_the_docs(project: Path, samples: int) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "new-encoder.md").read_text()
+    (project / "my_encoder.py").write_text(page.split("```python\n")[1].split("```")[0])
+    sys.modules.pop("my_encoder", None)
+    encoder = own.from_function("my_encoder:MyEncoder")
+    found = encoder.embed(torch.linspace(-1, 1, samples), sample_rate=16000, frames=True)
+    assert found.embeddings.shape == (len(found.times), 128)
+    assert found.times[0] == 0.0125 and found.times[-1] < samples / 16000
+    section = yaml.safe_load(page.split("```yaml\n")[1].split("```")[0])["encoders"]["mine"]
+    assert config.EncoderConfig.model_validate(section).module == "my_encoder:MyEncoder"
+    for part in page.split("```yaml\n")[2:]:
+        for each in yaml.safe_load(part.split("```")[0])["encoders"].values():
+            config.EncoderConfig.model_validate(each)
