@@ -46,7 +46,7 @@ test-encoders: setup ## Encoders from other packages, in environments of their o
 	    $(BIN)/uv pip install --quiet --python $$venv/bin/python -e ".[$$extra]" pytest && \
 	    CUDA_VISIBLE_DEVICES= $$venv/bin/python -m pytest -q --confcutdir=tests/encoders $$test; \
 	  } > $$log 2>&1 && tail -1 $$log | grep -q ' passed' || { status=1; tail -40 $$log; }; \
-	  results="$$results$$extra: $$(tail -1 $$log)\n"; \
+	  results="$$results$$extra: $$(grep . $$log | tail -1)\n"; \
 	done; printf "$$results"; exit $$status
 
 soak: setup         ## Long tests: kills training many times
