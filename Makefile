@@ -50,7 +50,7 @@ test-encoders: setup ## Encoders from other packages, in environments of their o
 	done; printf "$$results"; exit $$status
 
 soak: setup         ## Long tests: kills training many times
-	MATPAC_SOAK=1 $(BIN)/python -m pytest tests/test_soak.py
+	MATPAC_SOAK=1 $(BIN)/python -m pytest tests/test_soak.py tests/test_trainer.py tests/test_wheel.py
 
 esc10: setup        ## Pretrains and probes on real recordings: make esc10 FOLDER=/path/to/ESC-10
 	@test -d "$(FOLDER)/audio" || { echo 'FOLDER: got "$(FOLDER)", needed: a folder with audio/ and meta/esc10.csv'; exit 1; }

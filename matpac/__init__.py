@@ -98,6 +98,7 @@ In reading order; a module imports only from modules above it (a test holds it t
     looking       pictures and sounds for notebooks
     figures       STAGE figures: all tables and figures of a profile
     model_card    what a run is, from its files, as a page for the Hub
+    export        an encoder as a torch.export program
     release       an encoder of ours with its model card
     bench         benchmarks: a training step, log-mels, the loader, a GPU
 """

@@ -17,6 +17,7 @@ import pandas as pd
 from matpac import collapse, compare, config, datasets, files
 from matpac.captions import Provenance, RowSpec
 from matpac.config import Params, ResolvedRun
+from matpac.encoders.published import ROWS
 from matpac.plots import figure2
 from matpac.report import write_tables
 from matpac.statistics import TASKS
@@ -101,10 +102,15 @@ def encoder_rows(params: Params) -> list[RowSpec]:
             encoder=name,
             label=e.label,
             training_data="—" if e.kind in UNTRAINED else "elsewhere",
-            reported=e.reported,
+            reported=e.reported or reported_row(e.kind),
         )
         for name, e in params.encoders.items()
     ]
+
+
+def reported_row(kind: str) -> str | None:
+    """What the paper reports of a published row's encoder; None: nothing, or it is not certain."""
+    return ROWS[kind].reported if kind in ROWS else None
 
 
 def differences(base: ResolvedRun, run: ResolvedRun) -> set[str]:

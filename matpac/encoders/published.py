@@ -36,7 +36,7 @@ class Row:
     member: str = ""
     """Of a zip archive, the file with the weights."""
     reported: str | None = None
-    """Name of its row in `matpac.paper.TABLE2`."""
+    """Name of its row in `matpac.paper.TABLE2`, where that is certain."""
 
     @property
     def file(self) -> File:
@@ -98,9 +98,8 @@ ROWS: dict[str, Row] = {
             File("matpac_10_2048.pt", (f"{MATPAC_RELEASES}/Initial_release/matpac_10_2048.pt",)),
         ),
         width=3840,
-        # The released configuration's ramp is 10 epochs, as the file's name; that this is the
-        # first of the two rows follows from Table III, whose 74.9 is that row's average.
-        reported="MATPAC, ramp length lost, first row",
+        # Not certain which of the two rows the paper reports, whose ramp lengths were lost: the
+        # first, if Table III, where that row's 74.9 stands, has the released configuration's ramp.
     ),
     "matpac_plus": Row(
         "MATPAC++",
