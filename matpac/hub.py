@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import ModelHubMixin, hf_hub_download
+from huggingface_hub import ModelCard, ModelHubMixin, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from matpac import encoders, files
@@ -23,6 +23,7 @@ from matpac.encoders.interface import PRECISIONS, Precision, WaveEncoder
 from matpac.encoders.vit import ViTEncoder
 from matpac.frozen import CONFIG, WEIGHTS, load_encoder, save_encoder
 
+CARD = "README.md"
 VARIABLE = "MATPAC_ENCODER"
 """Environment variable that names an encoder where none is given."""
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -32,6 +33,13 @@ class Pretrained(
     ViTEncoder, ModelHubMixin, library_name="matpac", tags=["audio", "self-supervised-learning"]
 ):
     """An encoder of ours, with the methods of a model on the Hub; args: see `ViTEncoder`."""
+
+    card: str = ""
+    """Content of the model card in the folder that it was loaded from, which goes where it goes."""
+
+    def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
+        """The card of its folder, or huggingface_hub's if it has none."""
+        return ModelCard(self.card) if self.card else super().generate_model_card(*args, **kwargs)
 
     def _save_pretrained(self, save_directory: Path) -> None:
         save_encoder(self.net, save_directory, reflect=self.reflect)
@@ -61,7 +69,11 @@ class Pretrained(
             }
             for name in (CONFIG, WEIGHTS):
                 folder = Path(hf_hub_download(model_id, name, **asked)).parent
-        return cls(load_encoder(folder), reflect=files.read_json(folder / CONFIG).get("reflect", 0))
+        net = load_encoder(folder)  # it says what is missing
+        encoder = cls(net, reflect=files.read_json(folder / CONFIG).get("reflect", 0))
+        if (folder / CARD).is_file():
+            encoder.card = (folder / CARD).read_text("utf-8")
+        return encoder
 
 
 def load(

@@ -99,6 +99,37 @@ def test_what_is_saved_holds_no_training_state_and_all_of_the_front_end(
     assert 4 * num_values <= size < 4 * (num_values + buffers) + 10_000  # float32, and its header
 
 
+def test_a_card_goes_where_the_encoder_goes(
+    net: AudioEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_encoder(net, tmp_path / "one")
+    (tmp_path / "one" / "README.md").write_text(
+        "---\nlicense: mit\n---\n# Ours: déjà vu\n", "utf-8"
+    )
+    encoder = matpac.load(tmp_path / "one")
+    encoder.save_pretrained(tmp_path / "two")
+    card = (tmp_path / "two" / "README.md").read_text("utf-8")
+    assert card == (tmp_path / "one" / "README.md").read_text("utf-8")
+    pushed = {}
+
+    class Api:
+        """What the mixin calls to upload."""
+
+        def __init__(self, **_: object) -> None:
+            pass
+
+        def create_repo(self, repo_id: str, **_: object) -> object:
+            return type("Repo", (), {"repo_id": repo_id})()
+
+        def upload_folder(self, *, repo_id: str, folder_path: Path, **_: object) -> None:
+            pushed[repo_id] = {p.name: p.read_bytes() for p in Path(folder_path).iterdir()}
+
+    monkeypatch.setattr(sys.modules["huggingface_hub.hub_mixin"], "HfApi", Api)
+    encoder.push_to_hub("someone/matpac-mini")
+    saved = {p.name: p.read_bytes() for p in (tmp_path / "two").iterdir()}
+    assert pushed == {"someone/matpac-mini": saved}
+
+
 def test_others_can_read_what_is_saved(net: AudioEncoder, tmp_path: Path) -> None:
     Pretrained(net).save_pretrained(tmp_path)
     modes = {path.stat().st_mode for path in tmp_path.iterdir()}

@@ -109,6 +109,15 @@ def test_clips_of_any_lengths_together_are_each_alone(batch_size: int, reflect: 
         assert torch.equal(found.times, single.times)
 
 
+def test_piece_by_piece_clips_together_are_each_alone_to_the_bit() -> None:
+    encoder = small(reflect=200)
+    clips = [wave(length, seed=i) for i, length in enumerate(LENGTHS)]
+    ours = encoder.embed(clips, sample_rate=16000, batch_size=1)
+    for embedding, clip in zip(ours, clips, strict=True):
+        alone = encoder.embed(clip, sample_rate=16000, batch_size=1)
+        assert torch.equal(embedding, alone)
+
+
 def test_a_file_is_the_array_of_its_samples(encoder: ViTEncoder, tmp_path: Path) -> None:
     for rate in (16000, 22050):
         clip = wave(40_000)

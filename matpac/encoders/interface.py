@@ -101,7 +101,7 @@ class WaveEncoder(nn.Module, ABC):
             frames: True: `Frames`, one embedding per time column; False: their mean over the clip.
             layer: which one, -num_layers to num_layers - 1; the last is the paper's.
             batch_size: pieces that go through the encoder at once. It, and what else is embedded in
-                the same call, changes results by no more than rounding.
+                the same call, changes results by no more than rounding; with 1 by nothing.
         Returns: for a clip (D,) or Frames; for a list (N, D) or a list of Frames; for a folder a
             dictionary from a file's path below the folder to what a clip gives. All on the CPU.
         Raises: FileNotFoundError; ValueError naming the file, or the argument, and what is wrong.
