@@ -8,6 +8,7 @@ import os
 if not os.environ.get("MATPAC_TEST_GPU"):
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+os.environ.pop("DASK_SCHEDULER_ADDRESS", None)  # nobody else's cluster
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,3 +36,19 @@ def smoke_root(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
     monkeypatch.setenv("MATPAC_PROGRESS", "silent")
     monkeypatch.delenv("MATPAC_DATA", raising=False)
     yield prepared
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Of torch, here and in new processes: small sums only lose time with more, and the last digits
+    depend on it. Besides no bars, and no data of anybody."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MATPAC_PROGRESS", "silent")
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.delenv("MATPAC_DATA", raising=False)
+        yield
+    torch.set_num_threads(threads)

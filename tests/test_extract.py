@@ -5,7 +5,6 @@ import pickle
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +24,8 @@ from matpac.provenance import code_digest
 LENGTHS = [32, 8, 45, 64, 33, 8, 100, 45, 9, 32, 50]
 CLOSE = {"rtol": 0, "atol": 1e-6}  # other clips in a batch: another order of summation at most
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
@@ -35,17 +36,6 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 def encoder() -> AudioEncoder:
     torch.manual_seed(0)
     return frozen(Student(tiny.run().model, 16), tiny.FRONT_END, mean=-8.0, std=4.0)
-
-
-@pytest.fixture(autouse=True)
-def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """In this process and in new ones: with another number the last digits may differ."""
-    monkeypatch.setenv("MATPAC_PROGRESS", "silent")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

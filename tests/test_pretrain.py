@@ -2,7 +2,6 @@
 
 import csv
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,24 +23,14 @@ LENGTHS = [32, 33, 35, 38, 40, 44, 50, 64, 31]
 """Eight clips of at least one crop, and one that is shorter."""
 AT = Scheduled(learning_rate=1e-2, encoder_ema_decay=0.75, head_ema_decay=0.5, teacher_temp=0.05)
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @pytest.fixture(scope="module")
 def bulk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bulk")
     tiny.make_store(folder / "logmel" / "noise", LENGTHS)
     return folder
-
-
-@pytest.fixture(scope="module", autouse=True)
-def surroundings() -> Iterator[None]:
-    """No bars, no data of anybody, and one thread: so small sums only lose time with more."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MATPAC_PROGRESS", "silent")
-        patch.delenv("MATPAC_DATA", raising=False)
-        yield
-    torch.set_num_threads(threads)
 
 
 def make_trainer(**changes: dict) -> Trainer:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -28,25 +28,14 @@ import smoke
 
 LENGTHS = [32, 33, 35, 38, 40, 44, 50, 64]
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @pytest.fixture(scope="module")
 def bulk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bulk")
     tiny.make_store(folder / "logmel" / "noise", LENGTHS)
     return folder
-
-
-@pytest.fixture(scope="module", autouse=True)
-def surroundings() -> Iterator[None]:
-    """No bars, no data of anybody, and one thread: so small sums only lose time with more."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MATPAC_PROGRESS", "silent")
-        patch.setenv("OMP_NUM_THREADS", "1")  # of new processes: sums depend on it
-        patch.delenv("MATPAC_DATA", raising=False)
-        yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
