@@ -6,6 +6,7 @@ In reading order; a module imports only from modules above it (a test holds it t
     provenance    which source files decide a result
     values        what a section of params.yaml is made of
     dataset_sections  what a data set of params.yaml may be
+    probe_sections    what is probed, and how
     sections      the sections of params.yaml as typed objects
     checks        what is wrong with parameters, all of it
     config        reads and validates params.yaml; overlays of runs; where things lie
