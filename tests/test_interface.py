@@ -109,6 +109,16 @@ def test_clips_of_any_lengths_together_are_each_alone(batch_size: int, reflect: 
         assert torch.equal(found.times, single.times)
 
 
+def test_columns_come_in_order_however_pieces_are_batched(encoder: ViTEncoder) -> None:
+    """Of two clips of three pieces and a rest, batches of four take the rests first."""
+    clips = [wave(3 * 5120 + 1000, seed=i) for i in range(2)]
+    found = encoder.embed(clips, sample_rate=16000, frames=True, batch_size=4)
+    for each, clip in zip(found, clips, strict=True):
+        alone = encoder.embed(clip, sample_rate=16000, frames=True)
+        np.testing.assert_allclose(each.embeddings, alone.embeddings, **CLOSE)
+        assert (each.times.diff() > 0).all()
+
+
 def test_piece_by_piece_clips_together_are_each_alone_to_the_bit() -> None:
     encoder = small(reflect=200)
     clips = [wave(length, seed=i) for i, length in enumerate(LENGTHS)]
