@@ -20,8 +20,9 @@ import sys
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from torch import Tensor
@@ -34,8 +35,8 @@ GROUP_BYTES = 64_000_000
 """Of files embedded together at most, so that few long ones are held at a time."""
 ROW_GROUP_VALUES = 1 << 23
 """Numbers in a row group of the table, 32 MB."""
-SHOWN = 5
-"""Problems named on the screen; the table names all."""
+Found = Tensor | Frames | str  # a file's embeddings, or what is wrong with it
+SHOWN = 5  # problems on the screen; the table names all
 
 
 class Summary(NamedTuple):
@@ -50,7 +51,6 @@ class _Row(NamedTuple):
     path: str
     time_s: float | None
     problem: str
-    embedding: Tensor | None
 
 
 def embed_folder(
@@ -73,17 +73,17 @@ def embed_folder(
     Raises: FileNotFoundError if there is no such folder; ValueError for another suffix, if there
         is no audio, or if no file can be read: then nothing is written.
     """
-    check_output(out)
+    if out.suffix != ".parquet":
+        raise ValueError(f"output: got {out}, allowed: a name that ends in .parquet")
     encoder.check(layer=layer, batch_size=batch_size)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder")
     names = list_audio(folder)
     problems = {}
     options = {"frames": frames, "layer": layer, "batch_size": batch_size}
-    described = _described(encoder, name, layer)
     with (
         files.replacing(out) as temporary,
-        _Table(temporary, described, frames=frames, width=encoder.width) as table,
+        _Table(temporary, _described(encoder, name, layer), frames=frames) as table,
         Progress(len(names), f"embed {folder.name}", unit="file") as progress,
     ):
         for path, found in _each(encoder, folder, names, options):
@@ -96,17 +96,11 @@ def embed_folder(
     return Summary(len(names), problems)
 
 
-def check_output(out: Path) -> None:
-    """Raises: ValueError for a table that is not to be Parquet."""
-    if out.suffix != ".parquet":
-        raise ValueError(f"output: got {out}, allowed: a name that ends in .parquet")
-
-
 def _each(
-    encoder: WaveEncoder, folder: Path, names: list[str], options: dict[str, int | bool]
-) -> Iterator[tuple[str, Tensor | Frames | str]]:
+    encoder: WaveEncoder, folder: Path, names: list[str], options: dict[str, Any]
+) -> Iterator[tuple[str, Found]]:
     """Path, and its embeddings or what is wrong with it, in order."""
-    for some in _groups(folder, names, int(options["batch_size"])):
+    for some in _groups(folder, names, options["batch_size"]):
         try:
             found = list(encoder.embed_each([folder / name for name in some], **options))
         except (ValueError, FileNotFoundError):  # of any of them: one by one
@@ -114,9 +108,7 @@ def _each(
         yield from zip(some, found, strict=True)
 
 
-def _alone(
-    encoder: WaveEncoder, path: Path, options: dict[str, int | bool]
-) -> Tensor | Frames | str:
+def _alone(encoder: WaveEncoder, path: Path, options: dict[str, Any]) -> Found:
     try:
         return next(encoder.embed_each([path], **options))
     except (ValueError, FileNotFoundError) as error:
@@ -125,11 +117,9 @@ def _alone(
 
 def _groups(folder: Path, names: list[str], most: int) -> Iterator[list[str]]:
     """Files that are embedded together: at most ``most``, and few large ones."""
-    group: list[str] = []
-    size = 0
+    group, size = [], 0
     for name in names:
-        path = folder / name
-        own = path.stat().st_size if path.exists() else 0
+        own = (folder / name).stat().st_size if (folder / name).exists() else 0
         if group and (len(group) == most or size + own > GROUP_BYTES):
             yield group
             group, size = [], 0
@@ -142,38 +132,49 @@ def _groups(folder: Path, names: list[str], most: int) -> Iterator[list[str]]:
 class _Table:
     """Rows on their way into a Parquet file."""
 
-    def __init__(self, path: Path, described: dict[str, str], *, frames: bool, width: int) -> None:
-        self.frames, self.most = frames, max(1, ROW_GROUP_VALUES // width)
+    def __init__(self, path: Path, described: dict[str, str], *, frames: bool) -> None:
+        width = int(described["width"])
         times = [pa.field("time_s", pa.float64())] if frames else []
         embedding = pa.field("embedding", pa.list_(pa.field("element", pa.float32())))
         fields = [pa.field("path", pa.string()), *times, pa.field("problem", pa.string())]
         self.schema = pa.schema([*fields, embedding], metadata=described)
         self.writer = pq.ParquetWriter(path, self.schema)
         self.rows: list[_Row] = []
+        # One array: thousands of small ones among what comes and goes would fragment the memory.
+        self.embeddings = np.empty((max(1, ROW_GROUP_VALUES // width), width), np.float32)
 
-    def add(self, path: str, found: Tensor | Frames | str) -> None:
+    def add(self, path: str, found: Found) -> None:
         """Takes what is known of a file."""
         # Names of other encodings than UTF-8 keep what can be kept of them.
         path = os.fsencode(path).decode("utf-8", "replace")
-        if isinstance(found, str):
-            self.rows.append(_Row(path, None, found, None))
-        elif isinstance(found, Frames):
-            pairs = zip(found.times.tolist(), found.embeddings, strict=True)
-            self.rows += [_Row(path, time_s, "", embedding) for time_s, embedding in pairs]
+        if isinstance(found, Frames):
+            for time_s, embedding in zip(found.times.tolist(), found.embeddings, strict=True):
+                self._add(_Row(path, time_s, ""), embedding)
+        elif isinstance(found, str):
+            self._add(_Row(path, None, found), None)
         else:
-            self.rows.append(_Row(path, None, "", found))
-        while len(self.rows) >= self.most:
-            self._write(self.rows[: self.most])
-            self.rows = self.rows[self.most :]
+            self._add(_Row(path, None, ""), found)
 
-    def _write(self, rows: list[_Row]) -> None:
-        columns = {
-            "path": [row.path for row in rows],
-            "time_s": [row.time_s for row in rows],
-            "problem": [row.problem for row in rows],
-            "embedding": [e if (e := row.embedding) is None else e.numpy() for row in rows],
-        }
-        arrays = [pa.array(columns[field.name], field.type) for field in self.schema]
+    def _add(self, row: _Row, embedding: Tensor | None) -> None:
+        if embedding is not None:
+            self.embeddings[len(self.rows)] = embedding.numpy()
+        self.rows.append(row)
+        if len(self.rows) == len(self.embeddings):
+            self._write()
+
+    def _write(self) -> None:
+        rows, self.rows = self.rows, []
+        columns = {name: [getattr(row, name) for row in rows] for name in _Row._fields}
+        there = np.array([row.problem == "" for row in rows])
+        offsets = np.concatenate([[0], np.cumsum(there * self.embeddings.shape[1])])
+        *others, last = self.schema
+        embeddings = pa.ListArray.from_arrays(
+            pa.array(offsets, pa.int32()),
+            pa.array(self.embeddings[: len(rows)][there].reshape(-1)),
+            type=last.type,
+            mask=pa.array(~there),
+        )
+        arrays = [*(pa.array(columns[field.name], field.type) for field in others), embeddings]
         self.writer.write_table(pa.Table.from_arrays(arrays, schema=self.schema))
 
     def __enter__(self) -> "_Table":
@@ -181,7 +182,7 @@ class _Table:
 
     def __exit__(self, kind: type | None, *_: object) -> None:
         if kind is None and self.rows:
-            self._write(self.rows)
+            self._write()
         self.writer.close()
 
 
@@ -199,9 +200,7 @@ def _described(encoder: WaveEncoder, name: str, layer: int) -> dict[str, str]:
 
 def _listed(problems: dict[str, str]) -> str:
     lines = [f"  {path}: {reason}" for path, reason in list(problems.items())[:SHOWN]]
-    if len(problems) > SHOWN:
-        lines.append(f"  ... and {len(problems) - SHOWN} more")
-    return "\n".join(lines)
+    return "\n".join(lines + [f"  ... and {len(problems) - SHOWN} more"] * (len(problems) > SHOWN))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -229,7 +228,6 @@ def main(arguments: list[str] | None = None) -> int:
     """
     given = _parser().parse_args(arguments)
     try:
-        check_output(given.output)
         name = hub.chosen(given.encoder)
         encoder = hub.load(
             name, weights=given.weights, device=given.device, precision=given.precision
@@ -239,10 +237,12 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, FileNotFoundError, ImportError) as error:
         print(error, file=sys.stderr)
         return 1
-    if found.problems:
-        count = f"{len(found.problems)} of {found.num_files} files could not be read"
-        print(f"{count}:\n{_listed(found.problems)}", file=sys.stderr)
-    print(f"{given.output}: {found.num_files - len(found.problems)} files")
+    bad, num_files = found.problems, found.num_files
+    if bad:
+        print(
+            f"{len(bad)} of {num_files} files could not be read:\n{_listed(bad)}", file=sys.stderr
+        )
+    print(f"{given.output}: {num_files - len(bad)} files")
     return 0
 
 

@@ -267,5 +267,5 @@ def test_the_table_is_no_larger_in_memory_than_its_row_groups(
         soundfile.write(tmp_path / "sounds" / f"{i}.wav", np.zeros(500), 16000)
     encoder: WaveEncoder = ViTEncoder(net)
     embed.embed_folder(encoder, tmp_path / "sounds", tmp_path / "e.parquet")
-    assert max(held) == 9 and len(held) == 35
+    assert max(held) == 9 and len(held) == 35  # ten are written at once
     assert len(pd.read_parquet(tmp_path / "e.parquet")) == 35
