@@ -18,12 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
-from torch.nn import functional as F
 
 from matpac import files, hub
 from matpac.encoders.vit import ViTEncoder
-from matpac.logmel import normalise
-from matpac.patches import patchify
 
 LARGEST_BATCH = 4096
 DETAILS = "matpac.json"
@@ -31,34 +28,23 @@ DETAILS = "matpac.json"
 
 
 class Exported(nn.Module):
-    """`ViTEncoder.columns` of the last layer, as `torch.export` can follow it.
+    """`ViTEncoder.columns` of the last layer, as `torch.export` can save it.
 
-    The same operations: `PatchEmbedding` asks for ``len(tokens)``, which would fix the batch.
-
-    Args: encoder: on the CPU.
+    Args: encoder: copied to the CPU.
     """
 
     def __init__(self, encoder: ViTEncoder) -> None:
         super().__init__()
-        self.net, self.front_end = encoder.net, copy.deepcopy(encoder.front_end)
+        self.encoder = copy.deepcopy(encoder).cpu()
         # torch's periodic window is a part of a longer tensor, which would be saved in its place.
-        for module in self.front_end.modules():
+        for module in self.encoder.front_end.modules():
             for name, buffer in module.named_buffers(recurse=False):
                 setattr(module, name, buffer.clone())
         self.eval()
 
     def forward(self, waves: Tensor) -> Tensor:
         """(B, S) -> (B, n, R * D)."""
-        patches, size = self.net.patches, self.net.config.patch_size
-        logmel = normalise(self.front_end(waves), self.net.mean, self.net.std)
-        padded = F.pad(logmel, (0, -logmel.shape[2] % size))
-        grid = patches.positions[1:].unflatten(0, (patches.rows, patches.columns))  # (R, C, D)
-        positions = grid[:, : padded.shape[2] // size].flatten(0, 1)  # (N, D)
-        tokens = patches.proj(patchify(padded, size)) + positions
-        cls_token = (patches.cls_token + patches.positions[:1]).expand(tokens.shape[0], -1, -1)
-        latents = self.net.encoder(torch.cat([cls_token, tokens], dim=1))[:, 1:]  # (B, R*n, D)
-        rows = latents.unflatten(1, (patches.rows, -1))  # (B, R, n, D)
-        return rows.transpose(1, 2).flatten(2)
+        return self.encoder.columns(waves)
 
 
 def export(encoder: ViTEncoder, num_samples: int | None = None) -> ExportedProgram:
@@ -77,7 +63,7 @@ def export(encoder: ViTEncoder, num_samples: int | None = None) -> ExportedProgr
         raise ValueError(f"samples: got {num_samples}, allowed: {allowed}")
     batch = {0: Dim("batch", min=1, max=LARGEST_BATCH)}
     example = torch.zeros(3, num_samples)
-    return torch.export.export(Exported(encoder.cpu()), (example,), dynamic_shapes=(batch,))
+    return torch.export.export(Exported(encoder), (example,), dynamic_shapes=(batch,))
 
 
 def details(encoder: ViTEncoder, num_samples: int | None = None) -> dict[str, Any]:

@@ -121,6 +121,8 @@ def save_encoder(encoder: AudioEncoder, folder: Path, **more: Any) -> None:
         "std": encoder.std,
     } | more
     files.write_json(folder / CONFIG, described)
+    # safetensors makes a file that only its owner can read.
+    (folder / WEIGHTS).chmod((folder / CONFIG).stat().st_mode)
 
 
 def load_encoder(folder: Path) -> AudioEncoder:

@@ -43,8 +43,6 @@ class Pretrained(
 
     def _save_pretrained(self, save_directory: Path) -> None:
         save_encoder(self.net, save_directory, reflect=self.reflect)
-        # safetensors makes a file that only its owner can read.
-        (save_directory / WEIGHTS).chmod((save_directory / CONFIG).stat().st_mode)
 
     @classmethod
     def _from_pretrained(

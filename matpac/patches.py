@@ -100,7 +100,7 @@ class PatchEmbedding(nn.Module):
         else:
             picked = patches.gather(1, chosen[..., None].expand(-1, -1, patches.shape[2]))
             tokens = self.proj(picked) + positions[chosen]  # (B, V, D)
-        cls_token = (self.cls_token + self.positions[:1]).expand(len(tokens), -1, -1)
+        cls_token = (self.cls_token + self.positions[:1]).expand(tokens.shape[0], -1, -1)
         return torch.cat([cls_token, tokens], dim=1)
 
     def _grid_positions(self, columns: int) -> Tensor:

@@ -118,6 +118,8 @@ def test_saving_and_loading_is_exact(encoder: AudioEncoder, tmp_path: Path) -> N
     save_encoder(encoder, folder)
     loaded = load_encoder(folder)
     assert sorted(p.name for p in folder.iterdir()) == ["config.json", "model.safetensors"]
+    modes = {p.stat().st_mode for p in folder.iterdir()}
+    assert len(modes) == 1, "who may read one may read the other"
     assert (loaded.mean, loaded.std, loaded.front_end) == (-8.0, 4.0, tiny.FRONT_END)
     assert loaded.config == encoder.config and not loaded.training
     logmel = batched(Clips([77]).clip(0))
