@@ -8,27 +8,34 @@ import copy
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import Any, Protocol, Self
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from matpac import audio, files, logmel
 from matpac.clips import Store
+from matpac.config import ModelConfig
 from matpac.embeddings import embed_clips, logmel_statistics
 from matpac.encoders.interface import WaveEncoder
 from matpac.frozen import AudioEncoder
 from matpac.provenance import code_digest
+from matpac.waves import shortest
 
 BATCH = 32
 """Clips of `Recorded` that are read while the ones before them are encoded."""
 DECIDING = ("clip", "path", "start_s", "duration_s", "sha256")
 """Columns of a manifest that decide which audio a clip is."""
+SAID = ("sample_rate", "piece_samples", "piece_hop", "min_samples", "reflect", "precision")
+"""Attributes of a `WaveEncoder` that decide what its embeddings are; a class may have them."""
+ROUNDING = {"torch", "torchaudio", "matpac"}
+"""Packages whose versions are no part of an identity: our code is, and torch's rounds only."""
 
 
 class Embedder(Protocol):
@@ -107,12 +114,12 @@ class Recorded:
     def origin(self) -> dict[str, str]:
         """As `Embedder.origin`."""
         rows = pd.util.hash_pandas_object(self.clips[list(DECIDING)], index=False)
-        kind = type(self.encoder).__module__
-        own = code_digest(kind.removeprefix("matpac.")) if kind.startswith("matpac.") else ""
+        # Not all that decides is kept with a state: windows of a front end are not, for example.
+        tensors = self.encoder.state_dict() | dict(self.encoder.named_buffers())
         return {
-            "identity": _weights(self.encoder, [kind, *_settings(self.encoder)]),
+            "identity": _digest(tensors, [_settings(self.encoder), _packages(self.encoder)]),
             "clips": hashlib.sha256(rows.to_numpy().tobytes()).hexdigest(),
-            "code": "-".join(filter(None, [code_digest("embedders"), own, self.code])),
+            "code": "-".join(filter(None, [_own_code(self.encoder), self.code])),
         }
 
     def to(self, device: torch.device) -> "Recorded":
@@ -123,16 +130,17 @@ class Recorded:
     def embed(self, clips: range) -> np.ndarray:
         """As `Embedder.embed`; the next clips are read while some are encoded.
 
-        Raises: ValueError naming a clip that cannot be read.
+        Raises: ValueError naming a clip that cannot be read or is too short, or whose embedding
+            is not finite or not as long as the encoder says.
         """
         batches = [clips[first : first + BATCH] for first in range(0, len(clips), BATCH)]
         found = []
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             ahead = [pool.submit(self._wave, clip) for clip in batches[0]] if batches else []
-            for batch in [*batches[1:], range(0)]:
+            for batch, following in zip(batches, [*batches[1:], range(0)], strict=True):
                 waves = [each.result() for each in ahead]
-                ahead = [pool.submit(self._wave, clip) for clip in batch]
-                found.append(self._embed(waves).numpy())
+                ahead = [pool.submit(self._wave, clip) for clip in following]
+                found.append(self._embed(waves, batch))
         return np.concatenate(found) if found else np.zeros((0, self.width), np.float32)
 
     def _wave(self, clip: int) -> Tensor:
@@ -144,10 +152,26 @@ class Recorded:
             )
         except audio.UnusableAudioError as error:
             raise ValueError(f"{self.folder / row['path']}: {error}") from None
-        return logmel.resample(torch.from_numpy(samples), rate, self.encoder.sample_rate)
+        wave = logmel.resample(torch.from_numpy(samples), rate, self.encoder.sample_rate)
+        if len(wave) < (least := shortest(self.encoder)):
+            got, needed = (n / self.encoder.sample_rate for n in (len(wave), least))
+            raise ValueError(
+                f"{self.folder / row['path']}: got {got:g} s, allowed: at least {needed:g} s"
+            )
+        return wave
 
-    def _embed(self, waves: Sequence[Tensor]) -> Tensor:
-        return self.encoder.embed(waves, sample_rate=self.encoder.sample_rate)
+    def _embed(self, waves: Sequence[Tensor], clips: range) -> np.ndarray:
+        found = self.encoder.embed(waves, sample_rate=self.encoder.sample_rate)
+        if found.shape[1] != self.width:
+            raise ValueError(
+                f"{type(self.encoder).__name__}: got embeddings of {found.shape[1]} numbers, "
+                f"needed: its width, {self.width}"
+            )
+        for clip, embedding in zip(clips, found, strict=True):
+            if not embedding.isfinite().all():
+                path = self.folder / self.clips.iloc[clip]["path"]
+                raise ValueError(f"{path}: got NaN or infinite numbers in its embedding")
+        return found.numpy()
 
 
 def identity(encoder: AudioEncoder | None) -> str:
@@ -155,20 +179,59 @@ def identity(encoder: AudioEncoder | None) -> str:
     if encoder is None:
         return "logmel_statistics"
     settings = [encoder.config.model_dump(), encoder.front_end, encoder.mean, encoder.std]
-    return _weights(encoder, settings)
+    return _digest(encoder.state_dict(), settings)
 
 
-def _weights(module: nn.Module, settings: list[Any]) -> str:
+def _digest(tensors: Mapping[str, Any], settings: list[Any]) -> str:
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(name.encode() + tensor.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    for name, tensor in sorted(tensors.items()):
+        if isinstance(tensor, Tensor):  # a module may keep anything in its state
+            flat = tensor.detach().cpu().flatten()  # of a single number there would be no bytes
+            digest.update(name.encode() + flat.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
 def _settings(encoder: WaveEncoder) -> list[Any]:
-    """What an encoder says of itself, and of a ViT what its state does not hold."""
-    names = ("sample_rate", "piece_samples", "piece_hop", "min_samples", "reflect", "precision")
-    said: list[Any] = [getattr(encoder, name) for name in names]
-    if isinstance(net := getattr(encoder, "net", None), AudioEncoder):
-        said.append([net.config.model_dump(), net.front_end, net.mean, net.std])
+    """What an encoder's tensors do not say: class and options of every module in it.
+
+    Args: encoder: not used yet; in some packages modules note what they saw last.
+    """
+    said: list[Any] = [getattr(encoder, name) for name in SAID]
+    for name, module in encoder.named_modules():
+        # Private attributes may be drawn anew each time, such as s3prl's ids.
+        public = {k: _plain(v) for k, v in vars(module).items() if not k.startswith("_")}
+        said.append([name, type(module).__module__, type(module).__qualname__, public])
     return said
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it; None for what JSON has not."""
+    if isinstance(value, ModelConfig):
+        return value.model_dump()
+    if isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, dict):
+        return {str(name): _plain(each) for name, each in value.items()}
+    return None
+
+
+def _packages(encoder: WaveEncoder) -> list[str]:
+    """Name and version of the packages that an encoder's modules come from."""
+    names = {type(module).__module__.partition(".")[0] for module in encoder.modules()} - ROUNDING
+    sources = packages_distributions() if names else {}
+    found = {source for name in names for source in sources.get(name, ())}
+    return [f"{source} {version(source)}" for source in sorted(found)]
+
+
+def _own_code(encoder: WaveEncoder) -> str:
+    """Digest of this library's code behind an encoder, also where only a part of it is ours."""
+    classes = {each for module in encoder.modules() for each in type(module).__mro__}
+    modules = {each.__module__.removeprefix("matpac.") for each in classes if _is_ours(each)}
+    digests = [code_digest(module) for module in sorted({"embedders", *modules})]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
+
+
+def _is_ours(each: type) -> bool:
+    return each.__module__.startswith("matpac.")

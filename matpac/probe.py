@@ -7,6 +7,7 @@ the probe never embeds anything again. Which protocol this is, and what the pape
 Shapes: N clips of a task, D embedding size, C labels.
 """
 
+import hashlib
 import json
 from dataclasses import asdict
 from typing import Any, NamedTuple
@@ -41,7 +42,7 @@ class Features(NamedTuple):
     encoder: AudioEncoder | WaveEncoder | None
     """Of log-mels, or of waveforms; None: mean and std over time of each mel band."""
     code: str = ""
-    """Digest of the encoder's source if that is the user's."""
+    """Digest of the encoder's function, source and weights if they are the user's."""
 
 
 def probe(encoder: str, params: ProbeParams | dict[str, Any]) -> pd.DataFrame:
@@ -94,9 +95,7 @@ def list_features(params: ProbeParams, name: str) -> list[Features]:
         return [Features(name, seed, None)]
     if wanted.kind == "random":
         return [Features(name, seed, random_encoder(params))]
-    module = (wanted.module or "").partition(":")[0]
-    code = source_digest(module, config.root()) if module else ""
-    return [Features(name, seed, encoder_of(params, wanted), code)]
+    return [Features(name, seed, encoder_of(params, wanted), _users_code(wanted))]
 
 
 def encoder_of(params: ProbeParams, wanted: EncoderConfig) -> WaveEncoder:
@@ -111,6 +110,18 @@ def encoder_of(params: ProbeParams, wanted: EncoderConfig) -> WaveEncoder:
         return own.from_hear(wanted.module, weights)
     mirror = params.downloads.mirror
     return encoders.make(wanted.kind, weights, mirror=mirror)
+
+
+def _users_code(wanted: EncoderConfig) -> str:
+    """Digest of what decides a user's encoder besides its tensors; "" for another encoder."""
+    if not wanted.module:
+        return ""
+    said = [wanted.module, source_digest(wanted.module.partition(":")[0], config.root())]
+    if wanted.weights and (path := config.expand(wanted.weights)).exists():
+        # What a module makes of them need not be tensors.
+        paths = sorted(path.rglob("*")) if path.is_dir() else [path]
+        said += [files.sha256(each) for each in paths if each.is_file()]
+    return hashlib.sha256("\n".join(said).encode()).hexdigest()
 
 
 def random_encoder(params: ProbeParams) -> AudioEncoder:

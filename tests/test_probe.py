@@ -203,3 +203,23 @@ def test_published_rows_ask_for_their_weights(smoke_root: Path, monkeypatch, tmp
     changed = with_encoder(kind="matpac", weights="nowhere/matpac_10_2048.pt")
     with pytest.raises(FileNotFoundError, match=r"matpac: no weights at .*nowhere/matpac_10_2048"):
         probe.list_features(changed, "x")
+
+
+def test_function_source_and_weights_decide_a_users_encoder(
+    smoke_root: Path, tmp_path: Path
+) -> None:
+    source, weights = smoke_root / "two_to_probe.py", tmp_path / "gain.txt"
+    source.write_text("")
+    weights.write_text("1")
+
+    def told(**more: str) -> str:
+        section = {"kind": "module", "label": "X", "module": "two_to_probe:one"} | more
+        return probe._users_code(config.EncoderConfig.model_validate(section))
+
+    found = [told(), told(module="two_to_probe:two"), told(weights=str(weights))]
+    weights.write_text("2")
+    found.append(told(weights=str(weights)))
+    source.write_text("# edited")
+    found += [told(), told(weights=str(tmp_path))]
+    assert len(set(found)) == len(found)
+    assert told(weights=str(tmp_path)) == found[-1]

@@ -1,0 +1,112 @@
+"""Encoders with a front end of their own on the clips of a data set: what decides, what fails."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+from torch import Tensor, nn
+
+from matpac import embedders
+from matpac.embedders import Recorded
+from matpac.encoders import atst
+from matpac.encoders.interface import WaveEncoder
+from matpac.extract import extract
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+class Pooled(WaveEncoder):
+    """A tenth of a second's mean or largest value, twice."""
+
+    sample_rate, width, piece_samples, min_samples = 8000, 2, 16000, 800
+
+    def __init__(self, pool: str = "mean", *, gain: float = 1.0, copies: int = 2) -> None:
+        super().__init__()
+        self.pool, self.copies = pool, copies
+        self.scale = nn.Parameter(torch.tensor(1.0))
+        self.norm = nn.BatchNorm1d(1)  # its count of batches is a single number
+        self.register_buffer("gain", torch.tensor([gain]), persistent=False)
+        self.requires_grad_(False)
+        self.eval()
+
+    def columns(self, waves: Tensor, *, layer: int = -1) -> Tensor:
+        tenths = waves[:, : waves.shape[1] // 800 * 800].unflatten(1, (-1, 800))
+        found = tenths.amax(dim=2) if self.pool == "largest" else tenths.mean(dim=2)
+        return (self.scale * self.gain * found)[..., None].repeat(1, 1, self.copies)
+
+    def times(self, num_samples: int) -> Tensor:
+        return 0.05 + 0.1 * torch.arange(num_samples // 800, dtype=torch.float64)
+
+
+class Other(Pooled):
+    """The same in another class."""
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    for number in range(3):
+        soundfile.write(tmp_path / f"{number}.wav", 0.1 * rng.normal(size=8000), 8000)
+    rows = [
+        {"clip": str(n), "path": f"{n}.wav", "start_s": 0.0, "duration_s": 1.0, "sha256": str(n)}
+        for n in range(3)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_what_an_encoder_does_with_the_same_tensors_decides(
+    clips: pd.DataFrame, tmp_path: Path
+) -> None:
+    means = extract(Recorded(Pooled(), clips, tmp_path), tmp_path / "kept", name="x")
+    largest = extract(Recorded(Pooled("largest"), clips, tmp_path), tmp_path / "kept", name="x")
+    waves = [soundfile.read(tmp_path / f"{n}.wav")[0].reshape(10, 800) for n in range(3)]
+    # Both by hand; the files hold 16-bit samples, the sums are single precision.
+    expected = np.array([[w.mean(), w.max(axis=1).mean()] for w in waves])
+    np.testing.assert_allclose(means, expected[:, [0, 0]], atol=1e-6)
+    np.testing.assert_allclose(largest, expected[:, [1, 1]], atol=1e-6)
+
+
+def test_all_that_decides_is_in_the_identity(clips: pd.DataFrame, tmp_path: Path) -> None:
+    def told(encoder: WaveEncoder, code: str = "") -> str:
+        origin = Recorded(encoder, clips, tmp_path, code=code).origin()
+        return f"{origin['identity']} {origin['code']}"
+
+    precise = Pooled()
+    precise.precision = "bfloat16"
+    sizes = {"width": 24, "depth": 3, "heads": 2}
+    torch.manual_seed(0)
+    one = atst.make(None, model="frame", blocks=1, **sizes)
+    two = atst.make(None, model="frame", blocks=2, **sizes)
+    two.load_state_dict(one.state_dict())
+    others = [Pooled("largest"), Pooled(gain=2.0), Other(), precise, one, two]
+    found = [told(Pooled()), told(Pooled(), "theirs"), *map(told, others)]
+    assert len(set(found)) == len(found)
+    assert found[0] == told(Pooled())
+
+
+def test_versions_of_other_packages_are_in_the_identity(
+    clips: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded = Recorded(Pooled(), clips, tmp_path)
+    monkeypatch.setattr(Pooled, "__module__", "numpy.tests")
+    assert embedders._packages(recorded.encoder) == [f"numpy {np.__version__}"]
+    before = recorded.origin()
+    monkeypatch.setattr(embedders, "version", lambda name: "0.1")
+    assert recorded.origin()["identity"] != before["identity"]
+
+
+def test_a_clip_that_is_too_short_is_named(clips: pd.DataFrame, tmp_path: Path) -> None:
+    clips["duration_s"] = [1.0, 0.05, 1.0]
+    with pytest.raises(ValueError, match=r"1\.wav: got 0\.05 s, allowed: at least 0\.1 s"):
+        Recorded(Pooled(), clips, tmp_path).embed(range(3))
+
+
+def test_embeddings_that_cannot_be_are_refused(clips: pd.DataFrame, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"Pooled: got embeddings of 3 numbers, .* width, 2"):
+        extract(Recorded(Pooled(copies=3), clips, tmp_path), tmp_path / "kept", name="x")
+    with pytest.raises(ValueError, match=r"0\.wav: got NaN or infinite numbers in its embedding"):
+        extract(Recorded(Pooled(gain=np.inf), clips, tmp_path), tmp_path / "kept", name="x")
+    assert not list((tmp_path / "kept").glob("*.npy"))
