@@ -80,7 +80,7 @@ def details(encoder: ViTEncoder, num_samples: int | None = None) -> dict[str, An
 
 
 def save(encoder: ViTEncoder, out: Path, num_samples: int | None = None) -> None:
-    """Writes the program with its `details`, and reads it back: nothing half-written stays.
+    """Writes the program with its `details`; the file appears when it is complete.
 
     Args: as `export`; out: ends in .pt2.
     Raises: as `export`; ValueError for another ending.
@@ -106,7 +106,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         encoder = hub.load(given.encoder, device="cpu")
         save(encoder, given.output, given.samples)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, FileNotFoundError, ImportError) as error:
         print(error, file=sys.stderr)
         return 1
     print(f"{given.output}: {json.dumps(details(encoder, given.samples) | {'times_s': '...'})}")

@@ -10,6 +10,8 @@ stage writes it and as `huggingface_hub.ModelHubMixin` has it, so that
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from typing import Any
 import torch
 from huggingface_hub import ModelCard, ModelHubMixin, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from safetensors import SafetensorError
 
 from matpac import encoders, files
 from matpac.encoders.interface import PRECISIONS, Precision, WaveEncoder
@@ -125,7 +128,8 @@ def _load(
     if weights is not None:
         raise ValueError(f"weights: {name!r} brings its own; allowed: with {_published()}")
     if path.is_dir():
-        return Pretrained.from_pretrained(path)
+        with _blaming(name):
+            return Pretrained.from_pretrained(path)
     if path.is_file():
         raise ValueError(
             f"{path}: got a file, allowed: the folder of {WEIGHTS} and {CONFIG}, or a published "
@@ -133,7 +137,8 @@ def _load(
         )
     if isinstance(source, str) and HUB_NAME.fullmatch(source):
         try:
-            return Pretrained.from_pretrained(source, revision=revision)
+            with _blaming(name):
+                return Pretrained.from_pretrained(source, revision=revision)
         except (HfHubHTTPError, LocalEntryNotFoundError) as error:
             raise FileNotFoundError(
                 f"{name}: no such folder, and the Hugging Face Hub does not give it: {error}"
@@ -142,6 +147,19 @@ def _load(
         f"{name}: no such folder, no name of the form owner/name, no published row; those are: "
         f"{_published()}"
     )
+
+
+@contextmanager
+def _blaming(name: str) -> Iterator[None]:
+    """Names the encoder in the error of a block that reads one which is damaged or of others."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise  # it names the file
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise ValueError(f"{name}: {CONFIG} is not of an encoder of ours: {error}") from error
+    except (RuntimeError, SafetensorError) as error:
+        raise ValueError(f"{name}: {WEIGHTS} does not fit {CONFIG}: {error}") from error
 
 
 def _published() -> str:

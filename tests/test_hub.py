@@ -188,6 +188,32 @@ def test_errors_name_what_is_wrong_and_what_is_allowed(net: AudioEncoder, tmp_pa
         matpac.load(tmp_path / "empty")
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "match"),
+    [
+        ("model.safetensors", b"abc", "model.safetensors does not fit config.json: .*header"),
+        ("config.json", b"{", "config.json is not of an encoder of ours: Expecting property name"),
+        ("config.json", b"[]", "config.json is not of an encoder of ours"),
+        ("config.json", b'{"mean": 0}', "no front_end, model, std: not of an encoder"),
+        (("model", "encoder_depth"), 3, r'does not fit .*"encoder\.blocks\.2\.norm1\.weight"'),
+        (("model", "encoder_depth"), "3x", "is not of an encoder of ours: .*encoder_depth"),
+        (("front_end", "hop"), 3, "is not of an encoder of ours: .*unexpected .* 'hop'"),
+    ],
+)
+def test_a_damaged_folder_is_named(
+    net: AudioEncoder, tmp_path: Path, name: str | tuple[str, str], content: object, match: str
+) -> None:
+    save_encoder(net, tmp_path)
+    if isinstance(name, str):
+        (tmp_path / name).write_bytes(content)
+    else:
+        described = files.read_json(tmp_path / "config.json")
+        described[name[0]][name[1]] = content
+        files.write_json(tmp_path / "config.json", described)
+    with pytest.raises(ValueError, match=f"(?s)^{tmp_path}: .*{match}"):
+        matpac.load(tmp_path)
+
+
 def test_precision_and_device_are_the_encoders(net: AudioEncoder, tmp_path: Path) -> None:
     save_encoder(net, tmp_path)
     encoder = matpac.load(tmp_path, device="cpu", precision="bfloat16")
