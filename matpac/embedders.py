@@ -8,6 +8,7 @@ import copy
 import hashlib
 import json
 import os
+import pickle
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import packages_distributions, version
@@ -19,13 +20,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from matpac import audio, files, logmel
+from matpac import audio, config, files, logmel
 from matpac.clips import Store
 from matpac.config import ModelConfig
 from matpac.embeddings import embed_clips, logmel_statistics
 from matpac.encoders.interface import WaveEncoder
 from matpac.frozen import AudioEncoder
-from matpac.provenance import code_digest
+from matpac.provenance import code_digest, on_path
 from matpac.waves import shortest
 
 BATCH = 32
@@ -110,6 +111,14 @@ class Recorded:
 
     def __len__(self) -> int:
         return len(self.clips)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"encoder": pickle.dumps(self.encoder)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        with on_path(config.root()):  # a user's module may be there, see `matpac.encoders.own`
+            encoder = pickle.loads(state["encoder"])
+        vars(self).update(state, encoder=encoder)
 
     def origin(self) -> dict[str, str]:
         """As `Embedder.origin`."""

@@ -1,19 +1,26 @@
 """Encoders with a front end of their own on the clips of a data set: what decides, what fails."""
 
+import pickle
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+import tiny
 import torch
 from torch import Tensor, nn
 
 from matpac import embedders
 from matpac.embedders import Recorded
-from matpac.encoders import atst
+from matpac.encoders import atst, own
 from matpac.encoders.interface import WaveEncoder
 from matpac.extract import extract
+from matpac.frozen import frozen, save_encoder
+from matpac.model import Student
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -110,3 +117,29 @@ def test_embeddings_that_cannot_be_are_refused(clips: pd.DataFrame, tmp_path: Pa
     with pytest.raises(ValueError, match=r"0\.wav: got NaN or infinite numbers in its embedding"):
         extract(Recorded(Pooled(gain=np.inf), clips, tmp_path), tmp_path / "kept", name="x")
     assert not list((tmp_path / "kept").glob("*.npy"))
+
+
+def test_a_worker_process_finds_the_users_module(
+    clips: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is started anywhere and knows the project's root only."""
+    monkeypatch.setenv("MATPAC_ROOT", str(tmp_path))
+    lines = "from matpac.encoders.vit import ViTEncoder\nclass Theirs(ViTEncoder): pass\n"
+    made = "def make(weights):\n    from matpac import load\n"
+    made += "    return Theirs(load(weights, device='cpu').net)\n"
+    (tmp_path / "sent_to_workers.py").write_text(lines + made)
+    torch.manual_seed(0)
+    save_encoder(frozen(Student(tiny.run().model, 16), tiny.FRONT_END, mean=-8, std=4), tmp_path)
+    recorded = Recorded(own.from_function("sent_to_workers:make", tmp_path), clips, tmp_path)
+    (tmp_path / "sent.pickle").write_bytes(pickle.dumps(recorded))
+    code = """
+        import pickle, sys, numpy
+        recorded = pickle.load(open("sent.pickle", "rb"))
+        numpy.save("found.npy", recorded.embed(range(3)))
+    """
+    elsewhere = f"import os, sys; os.chdir({str(tmp_path)!r}); sys.path.remove('')\n"
+    done = subprocess.run([sys.executable, "-c", elsewhere + textwrap.dedent(code)], check=False)
+    assert done.returncode == 0
+    # The same process or another, with as many threads: the same numbers to rounding.
+    found = np.load(tmp_path / "found.npy")
+    np.testing.assert_allclose(found, recorded.embed(range(3)), atol=1e-5)
