@@ -123,6 +123,21 @@ def test_a_hear_module(project: Path) -> None:
     )
 
 
+def test_a_hear_module_gets_no_few_samples(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = own.from_hear("hear_of_mine")
+    given, original = [], encoder.columns
+
+    def columns(waves: torch.Tensor, *, layer: int = -1) -> torch.Tensor:
+        given.append(waves.shape[1])
+        return original(waves, layer=layer)
+
+    monkeypatch.setattr(encoder, "columns", columns)
+    encoder.embed(torch.zeros(30 * 16000 + 213), sample_rate=16000)  # as long as GTZAN's clips
+    assert given == [30 * 16000]
+    with pytest.raises(ValueError, match=r"got 0\.05 s, allowed: at least 0\.1 s"):
+        encoder.embed(torch.zeros(800), sample_rate=16000)
+
+
 def test_what_is_no_hear_module(project: Path) -> None:
     with pytest.raises(
         ValueError, match=r"no load_model, get_timestamp_embeddings: not of the HEAR"

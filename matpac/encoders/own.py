@@ -20,6 +20,10 @@ HEAR_FUNCTIONS = ("load_model", "get_timestamp_embeddings")
 HEAR_PIECE_S = 30
 """Seconds given to a HEAR model at once; the API allows 20 minutes, a GPU's memory may not."""
 
+HEAR_LEAST_S = 0.1
+"""Seconds of the shortest clip, and of what is still a piece at the end of a longer one: less than
+a window of its own is an error in most models, and a clip of 30 s is often a few samples longer."""
+
 
 def from_function(where: str, weights: Path | None = None) -> WaveEncoder:
     """The encoder that a function makes.
@@ -60,6 +64,7 @@ class HearEncoder(WaveEncoder):
         self.sample_rate = int(model.sample_rate)
         self.width = int(model.timestamp_embedding_size)
         self.piece_samples = HEAR_PIECE_S * self.sample_rate
+        self.min_samples = round(HEAR_LEAST_S * self.sample_rate)
         self.requires_grad_(False)
         self.eval()
 
