@@ -234,7 +234,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
         options = {"frames": given.frames, "layer": given.layer, "batch_size": given.batch_size}
         found = embed_folder(encoder, given.folder, given.output, name=name, **options)
-    except (ValueError, FileNotFoundError, ImportError) as error:
+    except (ValueError, OSError, ImportError) as error:
         print(error, file=sys.stderr)
         return 1
     bad, num_files = found.problems, found.num_files

@@ -106,7 +106,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         encoder = hub.load(given.encoder, device="cpu")
         save(encoder, given.output, given.samples)
-    except (ValueError, FileNotFoundError, ImportError) as error:
+    except (ValueError, OSError, ImportError) as error:
         print(error, file=sys.stderr)
         return 1
     print(f"{given.output}: {json.dumps(details(encoder, given.samples) | {'times_s': '...'})}")

@@ -46,8 +46,8 @@ def release(
         seed: of the pretraining; None: the run's first.
         licence: of the weights, an identifier as the Hub has them ("mit"); "": not decided.
     Returns: what the model card says.
-    Raises: ValueError for a run or seed that there is not, or if the run's files do not belong to
-        these parameters; FileNotFoundError naming the stage that has not run.
+    Raises: ValueError for a run or seed that there is not, or if the run's files are of another
+        model or of other log-mels; FileNotFoundError naming the stage that has not run.
     """
     params = config.parse(Params, params)
     seeds = config.seeds(params, run)
@@ -187,7 +187,7 @@ def main(arguments: list[str] | None = None) -> int:
         facts = release(
             given.run, config.load(), given.output, seed=given.seed, licence=given.licence
         )
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     print(f"{given.output}: {facts.title}, {facts.num_parameters:,} parameters")

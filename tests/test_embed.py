@@ -215,6 +215,16 @@ def test_what_is_asked_for_has_to_exist(
         assert not out.exists()
 
 
+def test_a_table_that_cannot_be_written_is_an_error_in_words(
+    net: AudioEncoder, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_encoder(net, tmp_path / "encoder")
+    (tmp_path / "file").touch()
+    out = tmp_path / "file" / "embeddings.parquet"
+    assert run(folder, "-o", out, "--encoder", tmp_path / "encoder") == 1
+    assert str(tmp_path / "file") in capsys.readouterr().err
+
+
 def test_the_command_takes_the_encoder_of_the_environment(
     net: AudioEncoder, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
