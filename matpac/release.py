@@ -17,6 +17,7 @@ import pandas as pd
 
 from matpac import catalogue, config, files
 from matpac.config import Params
+from matpac.embedders import identity
 from matpac.frozen import AudioEncoder, load_encoder
 from matpac.hub import Pretrained
 from matpac.model_card import Corpus, Facts, ProbeScore, model_card
@@ -47,7 +48,8 @@ def release(
         licence: of the weights, an identifier as the Hub has them ("mit"); "": not decided.
     Returns: what the model card says.
     Raises: ValueError for a run or seed that there is not, or if the run's files are of another
-        model or of other log-mels; FileNotFoundError naming the stage that has not run.
+        model, of other log-mels, or its scores of an earlier training; FileNotFoundError naming
+        the stage that has not run.
     """
     params = config.parse(Params, params)
     seeds = config.seeds(params, run)
@@ -82,6 +84,8 @@ def gather(params: Params, run: str, seed: int, encoder: AudioEncoder, licence: 
     ):
         raise ValueError(f"{run}: trained on other log-mels; run the stage pretrain again")
     scores, not_probed = probe_scores(params, run, seed)
+    if scores and not _is_probed(params, run, encoder):
+        raise ValueError(f"{run}: probed before it was trained anew; run the stage probe again")
     label = params.runs[run].label or run
     return Facts(
         title=f"{label}, {params.profile} profile",
@@ -162,6 +166,13 @@ def probe_scores(params: Params, run: str, seed: int) -> tuple[list[ProbeScore],
             )
         )
     return found, [task for task in params.tasks if task not in set(table["task"])]
+
+
+def _is_probed(params: Params, run: str, encoder: AudioEncoder) -> bool:
+    """Whether embeddings kept by the ``probe`` stage are this encoder's, if any are there."""
+    kept = (config.bulk(params) / "embeddings" / run).glob("*.json")
+    found = [files.read_json(path)["identity"] for path in kept]
+    return not found or identity(encoder) in found
 
 
 def _existing(path: Path, stage: str, params: Params, run: str = "") -> Path:

@@ -17,6 +17,7 @@ from huggingface_hub import ModelCard
 
 import matpac
 from matpac import config, files, release
+from matpac.embedders import identity
 from matpac.encoders.vit import ViTEncoder
 from matpac.frozen import load_encoder
 from matpac.model_card import Corpus, Facts, limits, model_card
@@ -188,6 +189,19 @@ def test_files_of_another_training_are_refused(project: Path, tmp_path: Path) ->
     with pytest.raises(FileNotFoundError, match=r"pretraining\.json: .* stage logmel@smoke"):
         release.release("base", sections, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_scores_of_an_earlier_training_are_refused(project: Path, tmp_path: Path) -> None:
+    sections = smoke.sections()
+    kept = config.bulk(config.parse(config.Params, sections)) / "embeddings" / "base"
+    assert not kept.exists()  # and nothing can be told: the other tests of this file
+    files.write_json(kept / "1.json", {"identity": "of an earlier training"})
+    with pytest.raises(ValueError, match="base: probed before it was trained anew; run the stage"):
+        release.release("base", sections, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    encoder = load_encoder(project / "data/smoke/pretrain/base/seed_0")
+    files.write_json(kept / "2.json", {"identity": identity(encoder)})
+    assert release.release("base", sections, tmp_path / "out").not_probed == []
 
 
 def test_a_run_that_is_not_there_names_the_stage(
