@@ -3,7 +3,9 @@
 import re
 import subprocess
 import sys
+import tomllib
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +13,7 @@ from matpac import paper
 from matpac.encoders import atst, vit
 from matpac.encoders.published import ROWS
 
+ROOT = Path(__file__).parents[1]
 KINDS = (
     "matpac matpac_plus matpac_plus_as m2d atst_clip atst_frame beats_iter3 beats_iter3_plus "
     "mae_ast passt htsat"
@@ -52,6 +55,15 @@ def test_widths_and_options_are_those_of_the_encoders(name: str) -> None:
         assert made.net.config.crop_frames == 992
     if name == "m2d":
         assert (made.net.mean, made.net.std, made.reflect) == (-7.1, 4.2, 200)
+
+
+def test_extras_are_those_that_the_encoders_ask_for() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for row in ROWS.values():
+        source = (ROOT / "matpac" / "encoders" / f"{row.module}.py").read_text()
+        asked = re.findall(r'strict\.require\("([^"]+)"', source)
+        assert asked == [row.extra] * bool(row.extra)
+        assert not row.extra or row.extra in project["optional-dependencies"]
 
 
 def test_nothing_heavy_is_imported() -> None:

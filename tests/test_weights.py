@@ -17,7 +17,7 @@ from matpac.encoders.published import Row
 def row(file: File, kind: str = "file", member: str = "") -> Row:
     archive = Archive(file.name, kind, (file,), unpacked_bytes=1_000_000)
     source = Source("X", "https://example.org/x", "MIT", "Nobody", (archive,), "Ask the authors.")
-    return Row("X", "vit", source, width=3, member=member)
+    return Row("vit", source, width=3, member=member)
 
 
 @pytest.fixture(autouse=True)

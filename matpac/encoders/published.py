@@ -23,7 +23,6 @@ NO_LICENCE = "none stated"
 class Row:
     """A published encoder."""
 
-    title: str
     module: str
     """Of `matpac.encoders`; its ``make`` gives the encoder."""
     source: Source
@@ -90,7 +89,6 @@ M2D_NAME = "m2d_vit_base-80x608p16x16-221006-mr7_enconly"
 
 ROWS: dict[str, Row] = {
     "matpac": Row(
-        "MATPAC, released",
         "vit",
         _matpac(
             "MATPAC",
@@ -102,7 +100,6 @@ ROWS: dict[str, Row] = {
         # first, if Table III, where that row's 74.9 stands, has the released configuration's ramp.
     ),
     "matpac_plus": Row(
-        "MATPAC++",
         "vit",
         _matpac(
             "MATPAC++",
@@ -115,7 +112,6 @@ ROWS: dict[str, Row] = {
         width=3840,
     ),
     "matpac_plus_as": Row(
-        "MATPAC++, fine-tuned on AudioSet",
         "vit",
         _matpac(
             "MATPAC++, fine-tuned on AudioSet",
@@ -132,7 +128,6 @@ ROWS: dict[str, Row] = {
         options={"crop_frames": 992},
     ),
     "m2d": Row(
-        "M2D",
         "vit",
         _source(
             "M2D",
@@ -148,7 +143,6 @@ ROWS: dict[str, Row] = {
         reported="M2D",
     ),
     "atst_clip": Row(
-        "ATST-Clip",
         "atst",
         _atst(
             "ATST-Clip",
@@ -167,7 +161,6 @@ ROWS: dict[str, Row] = {
         reported="ATST-Clip",
     ),
     "atst_frame": Row(
-        "ATST-Frame",
         "atst",
         # On Google Drive, which needs a browser.
         _atst("ATST-Frame", "atstframe", File("atstframe_base.ckpt", ())),
@@ -176,7 +169,6 @@ ROWS: dict[str, Row] = {
         reported="ATST-Frame",
     ),
     "beats_iter3": Row(
-        "BEATs iter3",
         "beats",
         _beats("BEATs iter3", File("BEATs_iter3.pt", ())),
         width=768,
@@ -184,7 +176,6 @@ ROWS: dict[str, Row] = {
         reported="BEATs iter3",
     ),
     "beats_iter3_plus": Row(
-        "BEATs iter3+",
         "beats",
         _beats(
             "BEATs iter3+ (AS2M)",
@@ -205,7 +196,6 @@ ROWS: dict[str, Row] = {
         reported="BEATs iter3+",
     ),
     "mae_ast": Row(
-        "MAE-AST",
         "mae_ast",
         _source(
             "MAE-AST",
@@ -226,7 +216,6 @@ ROWS: dict[str, Row] = {
         reported="MAE-AST",
     ),
     "passt": Row(
-        "PaSST",
         "passt",
         _source(
             "PaSST",
@@ -247,7 +236,6 @@ ROWS: dict[str, Row] = {
         reported="PaSST",
     ),
     "htsat": Row(
-        "HTS-AT",
         "htsat",
         _source(
             "HTS-AT",
