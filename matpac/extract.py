@@ -11,7 +11,9 @@ again, be it parts of an extraction that was killed. Parts are the same for any 
 and so are the numbers. Shapes: N clips of a data set, D embedding size.
 """
 
+import pickle
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +40,8 @@ def extract(
     Args:
         embedder: the encoder, on the CPU, and the clips.
         name: of the encoder.
-        num_processes: None: one per GPU, as far as there are parts; one without any GPU.
+        num_processes: None: one per GPU, as far as there are parts; one without any GPU, or for an
+            encoder that cannot be sent to others.
         part_clips: clips of a part.
     Returns: (N, D) float32, mapped from its file: memory is needed for what is being read only.
     Raises: ValueError if the files there are not what their key says.
@@ -49,10 +52,23 @@ def extract(
     if not (path.exists() and path.with_suffix(".json").exists()):
         if num_processes is None:
             parts = -(-len(embedder) // part_clips)
-            num_processes = max(1, min(torch.cuda.device_count(), parts))
+            num_processes = _num_processes(embedder, name, parts)
         work = embedder, path, described, part_clips
         distributed.launch(_compute, *work, num_processes=num_processes)
     return _open(path, described)
+
+
+def _num_processes(embedder: Embedder, name: str, num_parts: int) -> int:
+    """As many as have work; warns of an encoder that only this process can have."""
+    wanted = max(1, min(torch.cuda.device_count(), num_parts))
+    if wanted > 1:
+        try:
+            pickle.dumps(embedder)
+        except (AttributeError, TypeError, RuntimeError, pickle.PicklingError) as error:
+            # What packages keep in their modules: functions made in functions, parametrizations.
+            warnings.warn(f"{name}: embedded on one GPU, not sent to others: {error}", stacklevel=3)
+            return 1
+    return wanted
 
 
 def describe(embedder: Embedder, name: str) -> dict[str, Any]:

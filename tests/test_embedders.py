@@ -143,3 +143,17 @@ def test_a_worker_process_finds_the_users_module(
     # The same process or another, with as many threads: the same numbers to rounding.
     found = np.load(tmp_path / "found.npy")
     np.testing.assert_allclose(found, recorded.embed(range(3)), atol=1e-5)
+
+
+def test_an_encoder_that_cannot_be_sent_is_embedded_by_this_process(
+    clips: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = extract(Recorded(Pooled(), clips, tmp_path), tmp_path / "one", name="x")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    encoder = Pooled()
+    encoder.activation = lambda x: x  # as s3prl's networks keep one
+    with pytest.warns(UserWarning, match="x: embedded on one GPU, not sent to others: .*lambda"):
+        found = extract(
+            Recorded(encoder, clips, tmp_path), tmp_path / "two", name="x", part_clips=2
+        )
+    np.testing.assert_array_equal(found, expected)
