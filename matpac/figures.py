@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from matpac import collapse, compare, config, datasets, files
+from matpac import collapse, config, datasets, files
 from matpac.captions import Provenance, RowSpec
 from matpac.config import Params, ResolvedRun
 from matpac.encoders.published import ROWS
@@ -34,10 +34,6 @@ def figures(params: Params | dict[str, Any]) -> list[Path]:
     Raises: ValueError for bad parameters; FileNotFoundError naming the stage that has not run.
     """
     params = config.parse(Params, params)
-    compare.check(
-        {f"runs.{name}.reported": run.reported for name, run in params.runs.items()}
-        | {f"encoders.{name}.reported": e.reported for name, e in params.encoders.items()}
-    )
     out = config.root() / "figures" / params.profile
     steps = num_steps(params, "base")
     runs = one_per_value([run_row(params, run) for run in params.runs], steps)

@@ -70,3 +70,10 @@ def sha256(path: Path) -> str:
     """Checksum of a file's bytes, read in blocks."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of_all(path: Path) -> str:
+    """Checksum of a file, or of all files in a folder and below."""
+    paths = sorted(path.rglob("*")) if path.is_dir() else [path]
+    digests = [sha256(each) for each in paths if each.is_file()]
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()

@@ -137,6 +137,11 @@ def load_encoder(folder: Path) -> AudioEncoder:
     described = files.read_json(folder / CONFIG)
     if missing := {"model", "front_end", "mean", "std"} - described.keys():
         raise ValueError(f"{folder / CONFIG}: no {', '.join(sorted(missing))}: not of an encoder")
+    for name in ("mean", "std"):
+        if not isinstance(described[name], int | float):
+            raise ValueError(
+                f"{folder / CONFIG}: {name}: got {described[name]!r}, allowed: numbers"
+            )
     encoder = AudioEncoder(
         ModelConfig.model_validate(described["model"]),
         described["front_end"],

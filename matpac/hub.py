@@ -29,7 +29,8 @@ from matpac.frozen import CONFIG, WEIGHTS, load_encoder, save_encoder
 CARD = "README.md"
 VARIABLE = "MATPAC_ENCODER"
 """Environment variable that names an encoder where none is given."""
-HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_NAME = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
+"""Owner and name, and a branch, tag or commit."""
 
 
 class Pretrained(
@@ -89,7 +90,8 @@ def load(
 
     Args:
         source: a folder with ``model.safetensors`` and ``config.json``; a name on the Hugging Face
-            Hub, "owner/name"; or a published row of Table II (`matpac.encoders.published`).
+            Hub, "owner/name" or "owner/name@revision"; or a published row of Table II
+            (`matpac.encoders.published`).
         weights: of a published row, its file; None: fetched once and kept.
         device: None: the first GPU if there is one, else the CPU.
         precision: of its products; float32 gives the same numbers everywhere, to rounding.
@@ -135,10 +137,10 @@ def _load(
             f"{path}: got a file, allowed: the folder of {WEIGHTS} and {CONFIG}, or a published "
             f"row with weights={str(path)!r}: {_published()}"
         )
-    if isinstance(source, str) and HUB_NAME.fullmatch(source):
+    if isinstance(source, str) and (found := HUB_NAME.fullmatch(source)):
         try:
             with _blaming(name):
-                return Pretrained.from_pretrained(source, revision=revision)
+                return Pretrained.from_pretrained(found[1], revision=revision or found[2])
         except (HfHubHTTPError, LocalEntryNotFoundError) as error:
             raise FileNotFoundError(
                 f"{name}: no such folder, and the Hugging Face Hub does not give it: {error}"

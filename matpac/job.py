@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from matpac import distributed, files
+from matpac import config, distributed, files
 from matpac.batches import Batches, Corpus
 from matpac.clips import Store
 from matpac.config import ResolvedRun
@@ -67,13 +67,19 @@ def normalisation(index: dict[str, Any]) -> dict[str, float]:
     return {name: index["normalisation"][name] for name in ("mean", "std")}
 
 
+def training(run: ResolvedRun) -> dict[str, Any]:
+    """The sections that decided an encoder's weights besides its sizes, kept beside them."""
+    sections = {"objective": run.objective.model_dump(), "pretrain": run.pretrain.model_dump()}
+    return config.deciding(sections)
+
+
 def finish(
     job: Job, trainer: Trainer, logs: Logs, batches: Batches, total_steps: int
 ) -> dict[str, Any]:
     """Writes the encoder and the logs to the stage's outputs. Returns: the last measurements."""
     index = job.index
     encoder = frozen(trainer.student, index["front_end"], **normalisation(index))
-    save_encoder(encoder.cpu(), job.encoder)
+    save_encoder(encoder.cpu(), job.encoder, **training(job.run))
     metrics: dict[str, Any] = {
         "steps": total_steps,
         "clips": batches.num_usable,

@@ -102,6 +102,10 @@ def encoder_of(params: ProbeParams, wanted: EncoderConfig) -> WaveEncoder:
     """An encoder from elsewhere. Raises: as `list_features`."""
     weights = config.expand(wanted.weights) if wanted.weights else None
     if wanted.kind == "pretrained":
+        if wanted.weights in encoders.names():
+            raise ValueError(
+                f"weights: got {wanted.weights!r}, a published row; allowed: kind: {wanted.weights}"
+            )
         # What is no folder may be a name on the Hugging Face Hub, which must not be expanded.
         return hub.load(weights if weights.is_dir() else wanted.weights, device="cpu")
     if wanted.kind == "module":
@@ -119,8 +123,7 @@ def _users_code(wanted: EncoderConfig) -> str:
     said = [wanted.module, source_digest(wanted.module.partition(":")[0], config.root())]
     if wanted.weights and (path := config.expand(wanted.weights)).exists():
         # What a module makes of them need not be tensors.
-        paths = sorted(path.rglob("*")) if path.is_dir() else [path]
-        said += [files.sha256(each) for each in paths if each.is_file()]
+        said.append(files.sha256_of_all(path))
     return hashlib.sha256("\n".join(said).encode()).hexdigest()
 
 

@@ -41,8 +41,8 @@ class EncoderConfig(Section):
     label: str
     """Its name as a row of Table II."""
     weights: str | None = None
-    """Of a published row or a HEAR module, a file; None: fetched, or the module's own. For
-    pretrained, a folder or a name on the Hugging Face Hub."""
+    """Of a published row or HEAR module, or for the user's function: a file; None: fetched, or the
+    module's own. For pretrained a folder, or ``owner/name@revision`` on the Hugging Face Hub."""
     module: str | None = None
     """For module ``package.module:function``, for hear ``package.module``."""
     reported: str | None = None
@@ -54,6 +54,8 @@ class EncoderConfig(Section):
         untrained = self.kind in ("random", "logmel_statistics")
         if (self.module is None) == (self.kind in ("module", "hear")):
             problems.append(f"module: got {self.module!r}, needed for the kinds module and hear")
+        if self.kind == "hear" and self.module and ":" in self.module:
+            problems.append(f"module: got {self.module!r}, allowed: package.module")
         if self.kind == "module" and self.module and self.module.count(":") != 1:
             problems.append(f"module: got {self.module!r}, allowed: package.module:function")
         if self.weights is not None and untrained:

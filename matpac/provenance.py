@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import invalidate_caches
+from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -44,12 +45,22 @@ def source_digest(module: str, folder: Path) -> str:
     """
     try:
         with on_path(folder):
-            found = find_spec(module)
+            found = _find(module)
     except (ImportError, ValueError):
         return ""
     if found is None or found.origin is None or not Path(found.origin).is_file():
         return ""
     return hashlib.sha256(Path(found.origin).read_bytes()).hexdigest()
+
+
+def _find(module: str) -> ModuleSpec | None:
+    """Where a module is; `find_spec` alone would run the packages that it lies in."""
+    first, *parts = module.split(".")
+    found, name = find_spec(first), first
+    for part in parts:
+        name = f"{name}.{part}"
+        found = PathFinder.find_spec(name, found.submodule_search_locations) if found else None
+    return found
 
 
 @contextmanager

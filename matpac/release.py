@@ -18,8 +18,9 @@ import pandas as pd
 from matpac import catalogue, config, files
 from matpac.config import Params
 from matpac.embedders import identity
-from matpac.frozen import AudioEncoder, load_encoder
+from matpac.frozen import CONFIG, AudioEncoder, load_encoder
 from matpac.hub import Pretrained
+from matpac.job import training
 from matpac.model_card import Corpus, Facts, ProbeScore, model_card
 from matpac.statistics import summary
 
@@ -77,7 +78,10 @@ def gather(params: Params, run: str, seed: int, encoder: AudioEncoder, licence: 
     measured = small / "metrics" / "pretrain" / f"{run}.json"
     finals = files.read_json(_existing(measured, "pretrain", params, run))
     constants = {"mean": encoder.mean, "std": encoder.std}
-    if encoder.config != resolved.model or f"seed_{seed}" not in finals:
+    trained = files.read_json(small / "pretrain" / run / f"seed_{seed}" / CONFIG)
+    settings = training(resolved)
+    same = {name: trained.get(name) for name in settings} == settings
+    if encoder.config != resolved.model or not same or f"seed_{seed}" not in finals:
         raise ValueError(f"{run}: trained with other parameters; run the stage pretrain again")
     if encoder.front_end != index["front_end"] or not constants.items() <= (
         index["normalisation"].items()

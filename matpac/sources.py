@@ -42,9 +42,7 @@ def weights(params: config.Params) -> dict[str, dict[str, str] | None]:
 def _files_of(encoder: config.EncoderConfig) -> dict[str, str]:
     found = {}
     if encoder.weights and (path := config.expand(encoder.weights)).exists():
-        files_there = sorted(path.iterdir()) if path.is_dir() else [path]
-        digests = [files.sha256(file) for file in files_there if file.is_file()]
-        found["weights"] = hashlib.sha256("\n".join(digests).encode()).hexdigest()
+        found["weights"] = files.sha256_of_all(path)
     if encoder.module:
         found["module"] = source_digest(encoder.module.partition(":")[0], config.root())
     return found

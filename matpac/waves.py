@@ -122,14 +122,16 @@ def _waveform(source: np.ndarray | Tensor) -> Tensor:
             f"waveform: got {waveform.dtype}, allowed: floating point between -1 and 1 (16-bit "
             "integers divided by 32768)"
         )
+    waveform = waveform.float()
     if not waveform.isfinite().all():
         raise ValueError("waveform: got NaN or infinite samples")
-    return waveform.float()
+    return waveform
 
 
 def _positive(sample_rate: Any) -> int:
-    if int(sample_rate) != sample_rate or sample_rate < 1:
-        raise ValueError(f"sample_rate: got {sample_rate}, allowed: whole numbers of Hz above 0")
+    whole = isinstance(sample_rate, int | float | np.number) and float(sample_rate).is_integer()
+    if not whole or sample_rate < 1:
+        raise ValueError(f"sample_rate: got {sample_rate!r}, allowed: whole numbers of Hz above 0")
     return int(sample_rate)
 
 

@@ -442,6 +442,7 @@ def test_reported_names_are_the_papers() -> None:
         ({"kind": "passt", "module": "a:b"}, "module: got 'a:b', needed for the kinds module"),
         ({"kind": "module"}, "module: got None, needed for the kinds module and hear"),
         ({"kind": "module", "module": "mine"}, "got 'mine', allowed: package.module:function"),
+        ({"kind": "hear", "module": "a:b"}, "module: got 'a:b', allowed: package.module"),
         ({"kind": "random", "weights": "w.pt"}, "weights: got 'w.pt', and the kind random has"),
         ({"kind": "pretrained"}, "weights: missing, a folder or a name on the Hugging Face Hub"),
         ({"kind": "m2d", "reported": "M2E"}, "encoders.x.reported: got 'M2E', allowed: 'MATPAC, "),

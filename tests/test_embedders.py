@@ -112,7 +112,9 @@ def test_a_clip_that_is_too_short_is_named(clips: pd.DataFrame, tmp_path: Path) 
 
 
 def test_embeddings_that_cannot_be_are_refused(clips: pd.DataFrame, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"Pooled: got embeddings of 3 numbers, .* width, 2"):
+    with pytest.raises(
+        ValueError, match=r"Pooled: got columns of shape \(3, \d+, 3\), needed: .*, 2\)"
+    ):
         extract(Recorded(Pooled(copies=3), clips, tmp_path), tmp_path / "kept", name="x")
     with pytest.raises(ValueError, match=r"0\.wav: got NaN or infinite numbers in its embedding"):
         extract(Recorded(Pooled(gain=np.inf), clips, tmp_path), tmp_path / "kept", name="x")

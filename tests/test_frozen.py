@@ -1,5 +1,6 @@
 """Embeddings of whole clips."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -143,6 +144,10 @@ def test_a_missing_encoder_names_the_stage(encoder: AudioEncoder, tmp_path: Path
     save_encoder(encoder, tmp_path)
     (tmp_path / "config.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"config\.json"):
+        load_encoder(tmp_path)
+    described = {"model": {}, "front_end": {}, "mean": "-7.056", "std": 4.2}
+    (tmp_path / "config.json").write_text(json.dumps(described))
+    with pytest.raises(ValueError, match=r"config\.json: mean: got '-7\.056', allowed: numbers"):
         load_encoder(tmp_path)
     (tmp_path / "config.json").write_text('{"hidden_size": 768}')
     with pytest.raises(ValueError, match=r"config\.json: no front_end, mean, model, std"):

@@ -226,6 +226,8 @@ def test_bad_arguments_say_what_is_allowed(encoder: ViTEncoder, tmp_path: Path) 
         encoder.embed(clip, sample_rate=16000, batch_size=0)
     with pytest.raises(ValueError, match="sample_rate: missing"):
         encoder.embed(clip)
+    with pytest.raises(ValueError, match="audio: got int, allowed: a file, a waveform, a list"):
+        encoder.embed(5)
     with pytest.raises(ValueError, match="give several clips as a list"):
         encoder.embed(np.stack([clip, clip]), sample_rate=16000)
     with pytest.raises(ValueError, match="int16"):

@@ -1,5 +1,6 @@
 """Encoders of the user's: functions that make one, modules of the HEAR 2021 API."""
 
+import hashlib
 import sys
 import textwrap
 from pathlib import Path
@@ -36,6 +37,11 @@ BANDS = """
 
     def wrong(weights):
         return torch.nn.Linear(1, 1)
+
+    def hopping(weights):
+        bands = Bands(1.0)
+        bands.piece_hop = 20000
+        return bands
 
     def sizeless(weights):
         bands = Bands(1.0)
@@ -93,6 +99,7 @@ def test_a_function_of_the_projects(project: Path) -> None:
         ("nowhere:make", ImportError, r"nowhere: no such module, neither installed nor in /"),
         ("bands_of_mine:mak", ValueError, r"bands_of_mine\.py has no function 'mak'"),
         ("bands_of_mine:wrong", ValueError, r"got a Linear, needed: a matpac\.encoders\.interface"),
+        ("bands_of_mine:hopping", ValueError, r"piece_hop: got 20000, allowed: 1 to 16000"),
         ("bands_of_mine:sizeless", ValueError, r"width: got None, allowed: positive integers"),
     ],
 )
@@ -105,6 +112,13 @@ def test_what_a_module_of_the_users_lacks_is_told_as_it_is(project: Path) -> Non
     (project / "needs_more.py").write_text("import not_installed_anywhere")
     with pytest.raises(ModuleNotFoundError, match="'not_installed_anywhere'"):
         own.from_function("needs_more:make")
+
+
+def test_columns_of_another_width_are_refused(project: Path) -> None:
+    encoder = own.from_function("bands_of_mine:make")
+    encoder.width = 3
+    with pytest.raises(ValueError, match=r"Bands: got columns of shape \(1, 2, 2\), needed: \(1, "):
+        encoder.embed(torch.zeros(2000), sample_rate=8000)
 
 
 def test_a_hear_module(project: Path) -> None:
@@ -163,6 +177,12 @@ def test_the_source_of_a_module_without_importing_it(project: Path) -> None:
     with (project / "bands_of_mine.py").open("a") as file:
         file.write("raise RuntimeError\n")
     assert source_digest("bands_of_mine", project) not in (first, "")
+    (project / "pack_of_mine").mkdir()
+    (project / "pack_of_mine/__init__.py").write_text("raise RuntimeError('run')")
+    (project / "pack_of_mine/inner.py").write_text("x = 1")
+    inner = source_digest("pack_of_mine.inner", project)
+    assert inner == hashlib.sha256(b"x = 1").hexdigest()
+    assert source_digest("pack_of_mine.none", project) == ""
 
 
 @pytest.mark.parametrize("samples", [400, 100_000, 400_000])

@@ -203,6 +203,9 @@ def test_published_rows_ask_for_their_weights(smoke_root: Path, monkeypatch, tmp
     changed = with_encoder(kind="matpac", weights="nowhere/matpac_10_2048.pt")
     with pytest.raises(FileNotFoundError, match=r"matpac: no weights at .*nowhere/matpac_10_2048"):
         probe.list_features(changed, "x")
+    changed = with_encoder(kind="pretrained", weights="m2d")
+    with pytest.raises(ValueError, match="weights: got 'm2d', a published row; allowed: kind: m2d"):
+        probe.list_features(changed, "x")
 
 
 def test_function_source_and_weights_decide_a_users_encoder(

@@ -162,6 +162,9 @@ def test_what_was_not_probed_is_said_to_be_missing(
 def test_another_seed_is_another_encoder(project: Path, tmp_path: Path) -> None:
     small = project / "data/smoke"
     shutil.copytree(small / "pretrain/base/seed_0", small / "pretrain/base/seed_7")
+    described = files.read_json(small / "pretrain/base/seed_7/config.json")
+    described["pretrain"]["seed"] = 7
+    files.write_json(small / "pretrain/base/seed_7/config.json", described)
     finals = files.read_json(small / "metrics/pretrain/base.json")
     changed = finals["seed_0"] | {"total_loss": 1.25}
     files.write_json(small / "metrics/pretrain/base.json", finals | {"seed_7": changed})
@@ -179,6 +182,11 @@ def test_files_of_another_training_are_refused(project: Path, tmp_path: Path) ->
     wider = sections | {"model": sections["model"] | {"encoder_depth": 1}}
     with pytest.raises(ValueError, match="base: trained with other parameters"):
         release.release("base", wider, tmp_path / "out")
+    longer = sections | {"pretrain": sections["pretrain"] | {"learning_rate": 0.5}}
+    with pytest.raises(ValueError, match="base: trained with other parameters"):
+        release.release("base", longer, tmp_path / "out")
+    faster = sections | {"pretrain": sections["pretrain"] | {"workers": 1}}
+    release.release("base", faster, tmp_path / "same")  # decides no weight
     path = project / "data/smoke/logmel/pretraining.json"
     index = files.read_json(path)
     index["normalisation"]["mean"] += 0.1

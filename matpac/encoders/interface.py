@@ -113,6 +113,11 @@ class WaveEncoder(nn.Module, ABC):
             names = list_audio(Path(source))
             several = [Path(source) / name for name in names]
         else:
+            if not single and not isinstance(source, Iterable):
+                kind = type(source).__name__
+                raise ValueError(
+                    f"audio: got {kind}, allowed: a file, a waveform, a list, a folder"
+                )
             several = [source] if single else list(source)
         results = list(
             self.embed_each(
@@ -173,7 +178,13 @@ class WaveEncoder(nn.Module, ABC):
         device = torch.device("cpu") if of is None else of.device
         dtype = PRECISIONS[self.precision]
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            return self.columns(waves.to(device), layer=layer).float()
+            columns = self.columns(waves.to(device), layer=layer).float()
+        if columns.ndim != 3 or columns.shape[::2] != (len(waves), self.width):
+            raise ValueError(
+                f"{type(self).__name__}: got columns of shape {tuple(columns.shape)}, needed: "
+                f"({len(waves)}, any, {self.width})"
+            )
+        return columns
 
     def _joined(self, found: list[_Piece]) -> Frames:
         """The columns of all pieces of a clip, and when they are."""

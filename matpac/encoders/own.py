@@ -46,6 +46,13 @@ def from_function(where: str, weights: Path | None = None) -> WaveEncoder:
     for attribute in ("sample_rate", "width", "piece_samples"):
         if not isinstance(value := getattr(encoder, attribute, None), int) or value < 1:
             raise ValueError(f"{where}: {attribute}: got {value!r}, allowed: positive integers")
+    hop = encoder.piece_hop or encoder.piece_samples
+    for attribute, value in (("piece_hop", hop), ("min_samples", encoder.min_samples)):
+        if not 1 <= value <= encoder.piece_samples:
+            raise ValueError(
+                f"{where}: {attribute}: got {value}, allowed: 1 to {encoder.piece_samples}, its "
+                "piece_samples"
+            )
     return encoder.requires_grad_(False).eval()
 
 
