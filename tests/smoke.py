@@ -24,15 +24,16 @@ def sections() -> dict:
 
 def run_stages(params: config.Params) -> None:
     """Every stage of the pipeline, in this process."""
+    from matpac import sources
     from matpac.fetch import fetch
     from matpac.figures import figures
     from matpac.preprocess import preprocess
     from matpac.pretrain import pretrain
     from matpac.probe import probe
-    from matpac.sources import write as write_sources
 
     with contextlib.redirect_stdout(io.StringIO()):
-        write_sources(params)
+        sources.write(params)
+        sources.write_weights(params)
         fetch(params)
         preprocess(params)
         for run in params.runs:

@@ -5,6 +5,7 @@ audio with a CSV. The stages are run in this process and recorded with ``dvc com
 then is run for real, notebooks included.
 """
 
+import json
 import os
 import re
 import shutil
@@ -193,6 +194,29 @@ def test_an_edited_overlay_reruns_that_run_its_probe_and_the_figures(project: Pa
     output = dvc(project, "repro")
     assert ran(output) == ["pretrain@mini-alpha1", "probe@mini-alpha1", "figures@mini"]
     assert "pretrain alpha1: 100%" in output, "progress reaches the terminal"
+
+
+def test_another_encoder_is_probed_and_other_weights_of_it_are_noticed(project: Path, edit) -> None:
+    trained = project / "data/mini/pretrain"
+    weights = project / "weights"
+    shutil.copytree(trained / "base/seed_0", weights)
+    encoders = yaml.safe_load((project / "params.yaml").read_text())["encoders"]
+    earlier = {"kind": "pretrained", "label": "Earlier", "weights": str(weights)}
+    edit(encoders=encoders | {"earlier": earlier})
+    assert ran(dvc(project, "repro")) == ["sources@mini", "probe_only@mini-earlier", "figures@mini"]
+    scores = [
+        pd.read_csv(project / "data/mini/probe" / name / "scores.csv").drop(columns="encoder")
+        for name in ("earlier", "base")
+    ]
+    pd.testing.assert_frame_equal(*scores)
+    assert "| Earlier | elsewhere |" in (project / "figures/mini/table2.md").read_text()
+    shutil.copytree(trained / "alpha1/seed_0", weights, dirs_exist_ok=True)
+    command = [sys.executable, "-m", "matpac.sources"]
+    subprocess.run(command, cwd=project, env=dvc_environment(), check=True)
+    stale = json.loads(dvc(project, "status", "--json"))
+    assert {name for name in stale if name.startswith(("pretrain", "probe"))} == {
+        "probe_only@mini-earlier"
+    }
 
 
 def test_ctrl_c_saves_and_the_next_repro_goes_on(project: Path, edit) -> None:
