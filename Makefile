@@ -32,7 +32,7 @@ plan: setup         ## What `make repro` would run now: hours, GPU-hours, disk
 	@$(BIN)/python -m matpac.plan
 
 test: setup         ## All tests, notebooks included
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests
 	$(BIN)/python -m pytest --nbval notebooks
 
 # `uv` links packages from its cache, so that these environments share one copy of torch.
