@@ -50,13 +50,11 @@ def read(
         try:
             if start_s:
                 file.seek(round(start_s * file.samplerate))
-            samples = file.read(wanted, dtype="float32", always_2d=True)  # (S, channels)
+            samples = _samples(file, wanted)
         except soundfile.LibsndfileError as error:
             raise UnusableAudioError(f"truncated or damaged ({error})") from None
         if len(samples) < wanted:
             raise UnusableAudioError(f"truncated: {len(samples)} of {wanted} samples can be read")
-        if not np.isfinite(samples).all():
-            raise UnusableAudioError("NaN or infinite samples")
         return _mono(samples), file.samplerate
 
 
@@ -95,10 +93,8 @@ def _blocks(content: Path | bytes) -> Iterator[tuple[np.ndarray, int]]:
     with _open(content) as file:
         promised, count, damage = file.frames, 0, ""
         try:
-            while len(block := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
+            while len(block := _samples(file, BLOCK_FRAMES)):
                 count += len(block)
-                if not np.isfinite(block).all():
-                    raise UnusableAudioError("NaN or infinite samples")
                 yield block, file.samplerate
         except soundfile.LibsndfileError as error:
             damage = error.error_string  # told below if fewer samples than there are came out
@@ -109,6 +105,20 @@ def _blocks(content: Path | bytes) -> Iterator[tuple[np.ndarray, int]]:
             raise UnusableAudioError(f"truncated: {count} of {promised} samples can be read")
         if missing := _missing_bytes(content):
             raise UnusableAudioError(f"truncated: the last {missing} bytes are missing")
+
+
+def _samples(file: soundfile.SoundFile, wanted: int) -> np.ndarray:
+    """The next samples, float32 (S, channels), at most ``wanted`` of them; -1: all.
+
+    Raises: UnusableAudioError for NaN or infinity; soundfile.LibsndfileError for damage.
+    """
+    if file.subtype == "PCM_16":  # the same numbers as libsndfile's, in a third of its time
+        whole = file.read(wanted, dtype="int16", always_2d=True)
+        return np.multiply(whole, np.float32(2**-15), dtype=np.float32)
+    samples = file.read(wanted, dtype="float32", always_2d=True)
+    if not np.isfinite(samples).all():
+        raise UnusableAudioError("NaN or infinite samples")
+    return samples
 
 
 def _mono(samples: np.ndarray) -> np.ndarray:

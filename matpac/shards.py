@@ -93,9 +93,9 @@ def write_shard(job: ShardJob) -> int:
                     with files.blaming(shard):
                         file.write(content)
                     digest.update(content)
-                    wide = block.astype(np.float64)
-                    clip_sum.append(wide.sum())
-                    squares.append(np.square(wide).sum())
+                    wide = torch.from_numpy(block).double()
+                    clip_sum.append(wide.sum().item())
+                    squares.append(wide.square_().sum().item())
                     num_frames += len(block)
             except audio.UnusableAudioError as error:
                 assert file.tell() == position  # a clip is read whole before its first block
@@ -125,7 +125,7 @@ def _blocks(
     for first in range(0, num_frames, BLOCK_FRAMES):
         last = min(first + BLOCK_FRAMES, num_frames) - 1
         part = waveform[first * front_end.hop : last * front_end.hop + front_end.window]
-        yield front_end(part).T.contiguous().numpy().astype(DTYPE)  # (T, F)
+        yield front_end(part).T.contiguous().half().numpy()  # (T, F)
 
 
 def finished(folder: Path) -> set[int]:
