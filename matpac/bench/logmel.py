@@ -1,4 +1,5 @@
-"""PART logmel: audio files -> stored log-mels, as the stage makes them, and the usual way.
+"""PART logmel: audio files -> stored log-mels, as the stage makes them (also by one process, to see
+what a second one brings), and the usual way.
 
 The usual way computes the same by torchaudio alone, with a resampling kernel made for every file
 and a .npy file of float32 per clip. Both ways have the same worker processes, started before the
@@ -39,6 +40,7 @@ def report(esc10: Path, *, workers: int = 2, rounds: int = 5) -> dict[str, Any]:
     with (
         tempfile.TemporaryDirectory() as temporary,
         Workers(workers, preload="matpac.bench.logmel") as pool,
+        Workers(1, preload="matpac.bench.logmel") as alone,
     ):
         folder = Path(temporary)
         kinds = {"files": esc10 / "audio", "wav": as_wav(esc10 / "audio", folder / "wav")}
@@ -47,6 +49,7 @@ def report(esc10: Path, *, workers: int = 2, rounds: int = 5) -> dict[str, Any]:
             clips = manifest(audio_folder)
             works[f"store, {kind}"] = _ours(clips, audio_folder, folder / kind, pool)
             works[f"usual, {kind}"] = _usual(clips, audio_folder, folder / "usual", pool)
+            works[f"alone, {kind}"] = _ours(clips, audio_folder, folder / f"{kind}-alone", alone)
         found = measure.in_turns(works, rounds)
         parts = {kind: parts_ms(sorted(each.iterdir())) for kind, each in kinds.items()}
     suffixes = {path.suffix.removeprefix(".") for path in (esc10 / "audio").iterdir()}
@@ -60,19 +63,18 @@ def report(esc10: Path, *, workers: int = 2, rounds: int = 5) -> dict[str, Any]:
         "figures": {
             "clips_per_s": {name: measure.median(rates) for name, rates in found.items()},
             "ratio": {
-                kind: measure.median(
-                    [
-                        a / b
-                        for a, b in zip(
-                            found[f"store, {kind}"], found[f"usual, {kind}"], strict=True
-                        )
-                    ]
-                )
+                f"to {other}, {kind}": _ratio(found[f"store, {kind}"], found[f"{other}, {kind}"])
                 for kind in kinds
+                for other in ("usual", "alone")
             },
             "parts_ms": parts,
         },
     }
+
+
+def _ratio(rates: list[float], others: list[float]) -> float:
+    """The median of what they are to each other in each round."""
+    return measure.median([ours / other for ours, other in zip(rates, others, strict=True)])
 
 
 def as_wav(source: Path, folder: Path) -> Path:

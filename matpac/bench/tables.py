@@ -80,7 +80,12 @@ def _logmel(settings: dict[str, Any], figures: dict[str, Any]) -> Iterator[Row]:
             f"{settings['workers']} processes",
             f"{rates[f'store, {kind}']:.0f} clips/s",
             f"{theirs[kind]}{rates[f'usual, {kind}']:.0f} with a kernel per file "
-            f"({ratios[kind]:.1f} ×)",
+            f"({ratios[f'to usual, {kind}']:.1f} ×)",
+        )
+        yield (
+            "the same, 1 process",
+            f"{rates[f'alone, {kind}']:.0f} clips/s",
+            f"{settings['workers']} processes are {ratios[f'to alone, {kind}']:.2f} × as fast",
         )
 
 
