@@ -174,25 +174,30 @@ def _missing_bytes(content: Path | bytes) -> int:
     size = _size(content)
     with _stream(content) as file:
         magic = file.read(4)
-        if magic in (b"RIFF", b"FORM"):
-            return max(0, _end_of_samples(file, little_endian=magic == b"RIFF") - size)
+        if magic in (b"RIFF", b"RIFX", b"RF64", b"FORM"):
+            return max(0, _end_of_samples(file, magic) - size)
         if magic == b"OggS":
             file.seek(max(0, size - (1 << 17)))  # a page has at most 65,307 bytes
             return _missing_of_last_page(file.read())
     return 0
 
 
-def _end_of_samples(file: BinaryIO, *, little_endian: bool) -> int:
+def _end_of_samples(file: BinaryIO, magic: bytes) -> int:
     """Where the sample chunk says that it ends; 0 if it does not say (written as a stream)."""
-    position = 12
+    header_of_chunk = "<4sI" if magic in (b"RIFF", b"RF64") else ">4sI"
+    position, large = 12, 0
     while True:
         file.seek(position)
         header = file.read(8)
         if len(header) < 8:
             return 0
-        name, length = struct.unpack("<4sI" if little_endian else ">4sI", header)
+        name, length = struct.unpack(header_of_chunk, header)
+        if name == b"ds64":  # RF64 has room for sizes beyond 4 GB here
+            large = int.from_bytes(file.read(16)[8:], "little")
         if name in (b"data", b"SSND"):
-            return position + 8 + length if length < 0x7FFFF000 or not little_endian else 0
+            if length >= 0x7FFFF000 and magic != b"FORM":
+                length = large
+            return position + 8 + length if length else 0
         position += 8 + length + length % 2
 
 

@@ -17,7 +17,7 @@ from matpac import audio, containers, files
 from matpac.progress import Progress
 from matpac.workers import Workers
 
-VERSION = 2
+VERSION = 3
 """Raise when `audio.check` finds other things, so that all files are read again."""
 FILES_PER_JOB = 32
 SECONDS_BETWEEN_SAVES = 60.0

@@ -93,9 +93,10 @@ def write_shard(job: ShardJob) -> int:
                     with files.blaming(shard):
                         file.write(content)
                     digest.update(content)
-                    wide = torch.from_numpy(block).double()
-                    clip_sum.append(wide.sum().item())
-                    squares.append(wide.square_().sum().item())
+                    # torch widens sooner; NumPy adds up, since another order has other last digits.
+                    wide = torch.from_numpy(block).double().numpy()
+                    clip_sum.append(wide.sum())
+                    squares.append(np.square(wide, out=wide).sum())
                     num_frames += len(block)
             except audio.UnusableAudioError as error:
                 assert file.tell() == position  # a clip is read whole before its first block
