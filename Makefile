@@ -10,7 +10,7 @@ export GOMP_SPINCOUNT ?= 1000
 
 .PHONY: help setup repro plan test test-encoders soak esc10 bench notebooks lock use lint clean-checkpoints
 help:               ## Lists the commands
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/' | expand -t 22
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/' | expand -t 22
 
 setup: $(VENV)/.ready  ## Makes .venv with everything in requirements.txt
 $(VENV)/.ready: requirements.txt pyproject.toml

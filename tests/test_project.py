@@ -275,6 +275,12 @@ def test_ci_runs_the_test_command_of_the_readme() -> None:
     assert "make repro" in (ROOT / "README.md").read_text()
 
 
+def test_make_help_lists_every_command() -> None:
+    commands = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1]
+    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert {line.split()[0] for line in done.stdout.splitlines()} == set(commands.split())
+
+
 def test_dvc_sends_no_analytics() -> None:
     assert "analytics = false" in (ROOT / ".dvc" / "config").read_text()
 
