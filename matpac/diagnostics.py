@@ -9,6 +9,8 @@ distribution, the mutual information of patch and prototype) is what the classif
 Shapes: B clips, M masked patches, D width, K prototypes.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -122,8 +124,11 @@ class Spread:
 def effective_rank(covariance: Tensor) -> Tensor:
     """exp of the entropy of the normalised singular values of the centred vectors (1 to D).
 
-    Vectors that differ by less than float32's rounding (1e-6 in all) count as one point: 1.
+    Vectors that differ by less than float32's rounding (1e-6 in all) count as one point: 1. NaN if
+    some are not finite.
     """
+    if not covariance.isfinite().all():  # eigvalsh raises, before the failed update is explained
+        return torch.tensor(math.nan)
     singular = torch.linalg.eigvalsh(covariance.double()).clamp(min=0).sqrt()
     share = singular / singular.sum().clamp(min=1e-6)
     return torch.special.entr(share).sum().exp().float()

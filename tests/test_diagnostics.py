@@ -93,6 +93,13 @@ def test_collapsed_latents_have_rank_one(offset: float) -> None:
     assert effective_rank(covariance(line)).item() == pytest.approx(1, abs=1e-3)
 
 
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+def test_no_rank_of_what_is_not_finite(wrong: float) -> None:
+    vectors = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
+    vectors[3, 2] = wrong
+    assert effective_rank(covariance(vectors)).isnan()
+
+
 def test_prototypes_in_use() -> None:
     assert is_chosen(torch.tensor([[3, 3, 0], [7, 3, 0]]), K).tolist() == [1, 0, 0, 1, 0, 0, 0, 1]
     assert is_chosen(torch.arange(K), K).sum() == K
