@@ -7,8 +7,11 @@ missing or unexpected is an error that lists them all.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from torch import Tensor, nn
+
+from matpac.statedicts import refuse_misfits
 
 PREFIXES = {
     "patch_embed.proj.": "patches.proj.",
@@ -56,22 +59,15 @@ def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return converted
 
 
-def load_released(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+def load_released(
+    module: nn.Module, state: Mapping[str, Tensor], source: Path | str = "state dict"
+) -> None:
     """Loads a state dict in the released naming into an `AudioEncoder` or a `Student`.
 
-    Raises: ValueError listing all tensors that are missing, unexpected or of another shape;
-        nothing is loaded then.
+    Args: source: the file, for the message.
+    Raises: as `refuse_misfits`; nothing is loaded then.
     """
     converted = convert(state)
     theirs = {our_name(name): name for name in state}
-    own = module.state_dict()
-    problems = [f"missing: {name}" for name in own if name not in converted]
-    problems += [f"unexpected: {theirs[name]}" for name in converted if name not in own]
-    problems += [
-        f"shape of {theirs[name]}: got {tuple(tensor.shape)}, allowed: {tuple(own[name].shape)}"
-        for name, tensor in converted.items()
-        if name in own and tensor.shape != own[name].shape
-    ]
-    if problems:
-        raise ValueError("the state dict does not fit:\n  " + "\n  ".join(problems))
+    refuse_misfits(module.state_dict(), converted, source, called=theirs)
     module.load_state_dict(converted)

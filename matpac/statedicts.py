@@ -91,6 +91,35 @@ def read_checkpoint(path: Path) -> Any:
         raise ValueError(f"{path}: not readable as plain tensors: {problem}") from error
 
 
+def refuse_misfits(
+    expected: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
+    source: Path | str,
+    *,
+    called: Mapping[str, str] | None = None,
+) -> None:
+    """Compares names and shapes, so that a state dict is loaded whole or not at all.
+
+    Args:
+        expected: what the module has.
+        state: what is to be loaded, under the same names.
+        source: the file, for the message.
+        called: what the file calls the tensors of ``state``, where that is something else.
+    Raises: ValueError listing all tensors that are missing, unexpected or of another shape.
+    """
+    called = called or {}
+    problems = [f"missing: {name}" for name in expected if name not in state]
+    problems += [f"unexpected: {called.get(n, n)}" for n in state if n not in expected]
+    problems += [
+        f"shape of {called.get(name, name)}: got {tuple(tensor.shape)}, "
+        f"allowed: {tuple(expected[name].shape)}"
+        for name, tensor in state.items()
+        if name in expected and tensor.shape != expected[name].shape
+    ]
+    if problems:
+        raise ValueError(f"{source}: does not fit:\n  " + "\n  ".join(problems))
+
+
 def convert(source: Path, target: Path) -> list[str]:
     """Writes the state dict of a ``torch.save`` file as safetensors, executing nothing of it.
 

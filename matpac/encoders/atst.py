@@ -163,7 +163,7 @@ def _fitting(
 ) -> dict[str, Tensor]:
     """An encoder's whole state, with the tensors of a checkpoint.
 
-    Raises: ValueError, as `strict.check`.
+    Raises: ValueError, as `statedicts.refuse_misfits`.
     """
     prefixes = [each for each in TEACHERS if any(name.startswith(each) for name in checkpoint)]
     prefix = prefixes[0] if prefixes else ""
@@ -179,6 +179,6 @@ def _fitting(
         for name, tensor in checkpoint.items()
         if not name.removeprefix(prefix).startswith(DROPPED)
     }
-    strict.check(expected, state, path)
+    statedicts.refuse_misfits(expected, state, path)
     biases = {name: torch.zeros_like(t) for name, t in own.items() if name.endswith("qkv.bias")}
     return own | biases | {name.removeprefix(prefix): t for name, t in state.items()}

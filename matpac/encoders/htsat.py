@@ -17,7 +17,7 @@ from torchaudio.transforms import MelSpectrogram
 
 from matpac.encoders import strict
 from matpac.encoders.interface import WaveEncoder
-from matpac.statedicts import read_state
+from matpac.statedicts import read_state, refuse_misfits
 
 RATE, WINDOW, HOP = 32_000, 1024, 320
 NUM_MELS = 64
@@ -154,7 +154,7 @@ def _load(encoder: HTSAT, state: Mapping[str, Tensor], path: Path) -> None:
     prefix = PREFIX if any(name.startswith(PREFIX) for name in state) else ""
     kept = {n: tensor for n, tensor in state.items() if not _beside(n.removeprefix(prefix))}
     wanted = published(encoder.net.state_dict())
-    strict.check({prefix + name: tensor for name, tensor in wanted.items()}, kept, path)
+    refuse_misfits({prefix + name: tensor for name, tensor in wanted.items()}, kept, path)
     own = converted({name.removeprefix(prefix): tensor for name, tensor in kept.items()})
     encoder.net.load_state_dict(_derived(encoder.net) | own)
 

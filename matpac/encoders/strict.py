@@ -5,30 +5,12 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-
-def check(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], path: Path) -> None:
-    """Compares names and shapes.
-
-    Args:
-        expected: what the module has, under the published names.
-        state: what the file has.
-        path: the file, for the message.
-    Raises: ValueError listing all tensors that are missing, unexpected or of another shape.
-    """
-    problems = [f"missing: {name}" for name in expected if name not in state]
-    problems += [f"unexpected: {name}" for name in state if name not in expected]
-    problems += [
-        f"shape of {name}: got {tuple(tensor.shape)}, allowed: {tuple(expected[name].shape)}"
-        for name, tensor in state.items()
-        if name in expected and tensor.shape != expected[name].shape
-    ]
-    if problems:
-        raise ValueError(f"{path}: does not fit:\n  " + "\n  ".join(problems))
+from matpac import statedicts
 
 
 def load(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
-    """Loads a state dict that has the module's own names; see `check`."""
-    check(module.state_dict(), state, path)
+    """Loads a state dict that has the module's own names; see `statedicts.refuse_misfits`."""
+    statedicts.refuse_misfits(module.state_dict(), state, path)
     module.load_state_dict(dict(state))
 
 

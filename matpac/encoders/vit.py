@@ -149,10 +149,7 @@ def make(weights: Path | None, *, release: str = "matpac", **sizes: int) -> ViTE
         ModelConfig.model_validate(SIZES | sizes), dict(FRONT_END), mean=mean, std=std
     )
     if weights is not None:
-        try:
-            released.load_released(net, state)
-        except ValueError as error:
-            raise ValueError(f"{weights}: {error}") from error
+        released.load_released(net, state, weights)
     return ViTEncoder(net, reflect=known.reflect)
 
 
