@@ -19,6 +19,10 @@ from matpac import containers, files, mp3
 
 EXTENSIONS = (".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff", ".opus")
 BLOCK_FRAMES = 1 << 18
+SYSTEM_ERROR = 2
+"""libsndfile's number for a file that the system refuses to open."""
+UNKNOWN_LENGTH = (1 << 63) - 1
+"""libsndfile's number of frames of a FLAC file that does not say it."""
 
 
 class UnusableAudioError(ValueError):
@@ -162,11 +166,16 @@ def _stream(content: Path | bytes) -> BinaryIO:
 
 def _open(content: Path | bytes) -> soundfile.SoundFile:
     try:
-        return soundfile.SoundFile(BytesIO(content) if isinstance(content, bytes) else content)
+        file = soundfile.SoundFile(BytesIO(content) if isinstance(content, bytes) else content)
     except soundfile.LibsndfileError as error:
-        raise UnusableAudioError(f"not audio ({error.error_string})") from None
+        reason = containers.UNREAD if error.code == SYSTEM_ERROR else "not audio"
+        raise UnusableAudioError(f"{reason} ({error.error_string})") from None
     except OSError as error:
-        raise UnusableAudioError(f"cannot be read ({error.strerror})") from None
+        raise UnusableAudioError(f"{containers.UNREAD} ({error.strerror})") from None
+    if file.frames == UNKNOWN_LENGTH:  # libsndfile reads no such file to its end
+        file.close()
+        raise UnusableAudioError("its length is not in its header (written as a stream)")
+    return file
 
 
 def _missing_bytes(content: Path | bytes) -> int:

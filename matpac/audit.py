@@ -1,8 +1,9 @@
 """Every audio file of a data set is read once, on all cores, and the findings are kept.
 
 The findings are keyed by a file's place, size and time of change, so a second run, or one after an
-interruption, reads only what is new. A missing file is looked for again each time. For a member of
-a container (`matpac.containers`), size and time are the container's.
+interruption, reads only what is new. A missing file, and one that the system refuses to read, is
+tried again each time. For a member of a container (`matpac.containers`), size and time are the
+container's.
 """
 
 import hashlib
@@ -102,7 +103,8 @@ def _check_new(
         for column in ("duration_s", "sha256", "problem"):
             values = [getattr(each, column) for each in found]
             facts.iloc[rows, facts.columns.get_loc(column)] = values
-        kept = facts[facts["problem"].notna() & (facts["size"] >= 0)]
+        passing = facts["problem"].str.startswith(containers.UNREAD, na=True)
+        kept = facts[~passing & (facts["size"] >= 0)]
         files.write_table(cache_path, kept.reset_index())
 
     jobs = ([folder / path for path in batch] for batch in _batches(facts.index[new]))

@@ -16,6 +16,8 @@ if TYPE_CHECKING:  # most who ask what a path means read no parquet
 SUFFIXES = (".tar", ".parquet")
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 """Their members cannot be reached one by one."""
+UNREAD = "cannot be read"
+"""Begins the reason where the system refuses to read, which may pass."""
 MEMBER = r"(?is)^(.*\.(tar|parquet))::(\d+)\+(\d+)$"
 """The path of a member: its container, what that is, and two numbers."""
 
@@ -64,7 +66,7 @@ def read(where: Member) -> bytes:
     except FileNotFoundError:
         raise UnreadableError("missing file") from None
     except OSError as error:
-        raise UnreadableError(f"cannot be read ({error.strerror or error})") from None
+        raise UnreadableError(f"{UNREAD} ({error.strerror or error})") from None
     if missing := where.second - len(content):
         raise UnreadableError(f"truncated: the last {missing} bytes are missing")
     return content
@@ -114,7 +116,7 @@ def column(file: "pq.ParquetFile", group: int, name: str) -> "pa.ChunkedArray":
     try:
         column = file.read_row_group(group, columns=[name], use_threads=False).column(0)
     except (pa.ArrowException, OSError) as error:
-        raise UnreadableError(f"cannot be read (row group {group}: {error})") from None
+        raise UnreadableError(f"{UNREAD} (row group {group}: {error})") from None
     _, _, part = name.rpartition(".")
     return pc.struct_field(column, part) if pa.types.is_struct(column.type) else column
 

@@ -127,3 +127,16 @@ def test_wav_written_as_a_stream_is_not_truncated(tmp_path: Path) -> None:
         content[position : position + 4] = b"\xff\xff\xff\xff"
     (tmp_path / "stream.wav").write_bytes(content)
     assert audio.check(tmp_path / "stream.wav").problem == ""
+
+
+def test_a_flac_that_does_not_say_its_length_is_named_as_such(tmp_path: Path) -> None:
+    """What encoders leave out that write to a pipe: the last 36 of the 144 bits behind byte 8."""
+    write_noise(tmp_path / "noise.flac", "FLAC", "FILE", channels=1)
+    content = bytearray((tmp_path / "noise.flac").read_bytes())
+    content[21] &= 0xF0
+    content[22:26] = bytes(4)
+    (tmp_path / "noise.flac").write_bytes(content)
+    reason = "its length is not in its header (written as a stream)"
+    assert audio.check(tmp_path / "noise.flac").problem == reason
+    with pytest.raises(audio.UnusableAudioError, match="its length is not in its header"):
+        audio.read(tmp_path / "noise.flac")
