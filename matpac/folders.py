@@ -5,11 +5,10 @@ an error; what is wrong with one row or file excludes that clip, with the reason
 the order of their files' names: that of the CSV decides nothing.
 """
 
-import os
 import posixpath
 from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -136,12 +135,11 @@ def _locate(folder: Path, wanted: pd.Series) -> np.ndarray:
     if not searched:
         return paths
     below: dict[str, list[str]] = defaultdict(list)
-    for parent, _, names in os.walk(folder):
-        for each in names:
-            relative = (Path(parent) / each).relative_to(folder).as_posix()
-            below[each].append(relative)
-            if Path(each).suffix.lower() in audio.EXTENSIONS:
-                below[Path(each).stem].append(relative)
+    for relative in walk(folder):
+        file = PurePosixPath(relative)
+        below[file.name].append(relative)
+        if file.suffix.lower() in audio.EXTENSIONS:
+            below[file.stem].append(relative)
     for row in searched:
         if len(found := below.get(paths[row], [])) == 1:
             paths[row] = found[0]

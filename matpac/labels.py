@@ -148,7 +148,7 @@ def refuse_crossing(manifest: pd.DataFrame, parts: pd.Series, where: str, remedy
 
 
 def in_order(values: set[str]) -> list[str]:
-    """Sorted as numbers if all are, otherwise as text."""
+    """Sorted as numbers if all are, otherwise as text; "1" and "01" are two."""
     if all(value.isdecimal() for value in values):
-        return sorted(values, key=int)
+        return sorted(values, key=lambda value: (int(value), value))
     return sorted(values)

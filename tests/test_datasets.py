@@ -13,6 +13,7 @@ import matpac
 from matpac import audio, audit, checks, config, datasets, files
 from matpac.fetch import fetch
 from matpac.folders import folder_manifest, plain_manifest
+from matpac.labels import in_order
 from matpac.tables import read_rows, read_table
 from matpac.workers import Workers
 
@@ -249,6 +250,13 @@ def test_bare_names_are_found_in_folders_below_if_unique(tmp_path: Path) -> None
     manifest, _ = manifest_of(tmp_path, "filename\na.wav\nb.wav\nfold2/b.wav\n")
     problems = manifest.set_index("path")["excluded"].to_dict()
     assert problems == {"fold1/a.wav": "", "b.wav": "missing file", "fold2/b.wav": ""}
+    write_tone(tmp_path / "other disk/c.wav")
+    (tmp_path / "audio/fold4").symlink_to(tmp_path / "other disk")
+    assert manifest_of(tmp_path, "filename\nc\n")[0]["path"].item() == "fold4/c.wav"
+
+
+def test_classes_that_are_equal_as_numbers_have_one_order() -> None:
+    assert in_order({"1", "10", "001", "2", "01"}) == ["001", "01", "1", "2", "10"]
 
 
 @pytest.mark.parametrize(
@@ -384,6 +392,23 @@ def test_unchanged_files_are_not_read_again(
     manifest_of(four_files, text)
     assert read[2:] == ["a.wav", "b.wav", "c.wav"]
     assert manifest["duration_s"].tolist() == [0.2, 0.3, 0.2, 0.2]
+
+
+def test_what_the_system_refused_to_read_is_tried_again(
+    four_files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(path: Path) -> soundfile.SoundFile:
+        raise soundfile.LibsndfileError(audio.SYSTEM_ERROR)
+
+    (four_files / "audio/b.wav").write_text("not audio")
+    with monkeypatch.context() as patch:
+        patch.setattr(soundfile, "SoundFile", refused)
+        manifest, _ = manifest_of(four_files, "filename\na.wav\n")
+        assert manifest["excluded"].item().startswith("cannot be read (")
+    manifest, _ = manifest_of(four_files, "filename\na.wav\nb.wav\n")
+    assert manifest["excluded"].str.partition(" (")[0].tolist() == ["", "not audio"]
+    monkeypatch.setattr(audit.audio, "check", lambda path: 1 / 0)  # the rest is kept
+    manifest_of(four_files, "filename\na.wav\nb.wav\n")
 
 
 def test_interrupted_check_is_continued(four_files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
