@@ -32,8 +32,11 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """What `write_json` wrote."""
-    return json.loads(path.read_text("utf-8"))
+    """What `write_json` wrote. Raises: ValueError naming a file that is not JSON."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not readable as JSON: {error}") from None
 
 
 def write_table(path: Path, frame: "pd.DataFrame") -> None:

@@ -46,7 +46,14 @@ def use(profile: str, root: Path) -> str:
 
 
 def _profile(path: Path) -> str:
-    return str(yaml.safe_load(path.read_text())["profile"])
+    """The profile that a file says it holds. Raises: FileNotFoundError; ValueError."""
+    try:
+        sections = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(sections, dict) or "profile" not in sections:
+        raise ValueError(f"{path}: no key 'profile'")
+    return str(sections["profile"])
 
 
 def run_under(profile: str, command: list[str], root: Path) -> int:

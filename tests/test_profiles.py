@@ -52,6 +52,13 @@ def test_a_bad_profile_is_not_switched_to(root: Path) -> None:
     assert config.load(root / "params.yaml").profile == "mini"
 
 
+def test_a_file_without_a_profile_is_named(root: Path) -> None:
+    for text, problem in (("runs: {}\n", "no key 'profile'"), ("a: [", "not valid YAML")):
+        (root / "params.paper.yaml").write_text(text)
+        with pytest.raises(ValueError, match=rf"params\.paper\.yaml: {problem}"):
+            profiles.use("paper", root)
+
+
 def test_a_command_runs_under_a_profile_and_its_failure_restores(root: Path) -> None:
     code = "import yaml, sys; sys.exit(yaml.safe_load(open('params.yaml'))['profile'] == 'paper')"
     assert profiles.run_under("paper", [sys.executable, "-c", code], root) == 1

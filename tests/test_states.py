@@ -152,7 +152,10 @@ def halve_description(path: Path) -> None:
         (flip, r"3\.pt: not what was written: its SHA-256 is another"),
         (undescribe, r"3\.pt: state-000000003\.json, which vouches for it, is missing"),
         (misdescribe, r"3\.pt: state-000000003\.json describes no state: KeyError\('bytes'\)"),
-        (halve_description, r"3\.pt: state-000000003\.json describes no state: JSONDecodeError"),
+        (
+            halve_description,
+            r"3\.pt: state-000000003\.json describes no state: .*not readable as JSON",
+        ),
         (Path.unlink, r"3\.pt: no such training state"),
     ],
 )
