@@ -27,10 +27,6 @@ def preprocess(params: config.LogmelParams | dict[str, Any]) -> dict[str, Any]:
         `Workers.map`.
     """
     params = config.parse(config.LogmelParams, params)
-    if "tasks" in params.datasets:
-        raise ValueError(
-            "datasets: got the name 'tasks', which is a folder of this stage, allowed: others"
-        )
     indices = {}
     audio = [datasets.audio_folder(params, name) for name in datasets.names(params)]
     processes = Workers.of(params, preload="matpac.shards", fewest=FEWEST_CLIPS, audio=audio)

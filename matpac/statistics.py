@@ -11,7 +11,7 @@ Scores are a tidy frame: one row per (encoder, task, fold, repeat) and, optional
 ``seed``; ``score`` in [0, 1].
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -105,16 +105,6 @@ def average(scores: pd.DataFrame, tasks: Sequence[str] = TASKS) -> pd.DataFrame:
         per_unit = per_unit["mean"].rename("score").reset_index()
         rows.append({"encoder": encoder, **_describe(per_unit)})
     return pd.DataFrame(rows)
-
-
-def group_averages(
-    scores: pd.DataFrame, groups: Mapping[str, Sequence[str]] = GROUPS
-) -> pd.DataFrame:
-    """``average`` for each group of tasks, with a column ``group`` (Table III)."""
-    return pd.concat(
-        [average(scores, tasks).assign(group=name) for name, tasks in groups.items()],
-        ignore_index=True,
-    )
 
 
 def _describe(units: pd.DataFrame) -> dict[str, float | int]:
