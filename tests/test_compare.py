@@ -3,8 +3,6 @@
 import csv
 import dataclasses
 import io
-import shutil
-import subprocess
 from pathlib import Path
 
 import pandas as pd
@@ -15,6 +13,8 @@ from matpac.captions import Provenance, RowSpec
 from matpac.report import table2, write_tables
 from matpac.statistics import TASKS
 from matpac.typeset import Block, Column, Difference, Score, Table
+
+import latex
 
 PAPER = Provenance("paper", "AudioSet", "3f9a1c20", 750, miniature=False, comparable=TASKS)
 MINE = dataclasses.replace(PAPER, profile="mine")
@@ -246,14 +246,7 @@ def test_a_joined_block_keeps_its_heading_and_source_in_the_csv() -> None:
     assert table.markdown().count("***H***") == 1
 
 
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
+@latex.needed
 def test_latex_compiles(tmp_path: Path) -> None:
     write_tables(scores(PASST), DATASETS, [PASST], PAPER, tmp_path)
-    (tmp_path / "all.tex").write_text(
-        r"\documentclass[twocolumn]{article}\usepackage{booktabs,graphicx}\begin{document}"
-        r"\input{table2_differences}\end{document}"
-    )
-    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-2000:]
-    assert "Overfull" not in done.stdout
+    latex.assert_compiles(tmp_path, "table2_differences")

@@ -3,8 +3,6 @@
 import csv
 import dataclasses
 import io
-import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +15,8 @@ from matpac.plots import figure2, series
 from matpac.report import table1, table2, table3, write_tables
 from matpac.statistics import ENVIRONMENT, MUSIC, TASKS
 from matpac.typeset import Block, Column, Score, Table
+
+import latex
 
 FOLDS = {"esc50": 5, "us8k": 10}
 MULTILABEL = ("openmic", "mtt", "fsd50k")
@@ -262,17 +262,10 @@ def test_markdown_and_latex_escape_labels() -> None:
     ]
 
 
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
+@latex.needed
 def test_latex_compiles(tmp_path: Path) -> None:
     write_tables(scores(), DATASETS, ROWS, MINI, tmp_path)
-    (tmp_path / "all.tex").write_text(
-        r"\documentclass[twocolumn]{article}\usepackage{booktabs,graphicx}\begin{document}"
-        r"\input{table1}\input{table2}\input{table3}\end{document}"
-    )
-    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-2000:]
-    assert "Overfull" not in done.stdout
+    latex.assert_compiles(tmp_path, "table1", "table2", "table3")
 
 
 def test_paper_averages_fit_the_cells_that_survive() -> None:
