@@ -101,8 +101,13 @@ def plain_manifest(
             f"{name}: no audio file in {', '.join(map(str, folders))}, "
             f"allowed: {', '.join(audio.EXTENSIONS)} (inside .tar or .parquet: source packed)"
         )
-    manifest = pd.DataFrame({"clip": sorted(paths), "path": sorted(paths)})
+    # A name may be any bytes, of which tables hold UTF-8 alone.
+    readable = {each: each.encode("utf-8", "backslashreplace").decode() for each in paths}
+    shown = sorted(readable.values())
+    manifest = pd.DataFrame({"clip": shown, "path": shown})
     add_facts(manifest, relative_to, window_ms=window_ms, cache=cache, workers=workers, name=name)
+    escaped = [text for each, text in readable.items() if text != each]
+    manifest.loc[manifest["path"].isin(escaped), "excluded"] = "its name is not UTF-8"
     manifest["split"], manifest["fold"], manifest["group"] = "", 0, manifest["clip"]
     return manifest, _info(name, None, None, 0, [])
 

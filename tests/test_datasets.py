@@ -1,5 +1,6 @@
 """Audio files, good and bad, and CSVs become manifests that name what is left out and why."""
 
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -212,6 +213,19 @@ def test_folders_without_a_csv(four_files: Path, tmp_path: Path) -> None:
         plain_manifest("birds", folders=[tmp_path / "empty"], relative_to=tmp_path, **place)
     with pytest.raises(FileNotFoundError, match="birds: no audio folder"):
         plain_manifest("birds", folders=[tmp_path / "gone"], relative_to=tmp_path, **place)
+
+
+def test_a_file_whose_name_is_not_utf8_is_named_and_left_out(four_files: Path) -> None:
+    try:
+        (four_files / "audio/d.wav").rename(four_files / "audio" / os.fsdecode(b"caf\xe9.wav"))
+    except OSError:
+        pytest.skip("this file system has no such names")
+    place = {"cache": four_files / "cache", "workers": Workers(1, preload="matpac.audit")}
+    folder = four_files / "audio"
+    manifest, info = plain_manifest("birds", folders=[folder], relative_to=folder, **place)
+    assert manifest["path"].tolist() == ["a.wav", "b.wav", "c.wav", r"caf\udce9.wav"]
+    assert manifest["excluded"].tolist() == ["", "", "", "its name is not UTF-8"]
+    datasets.save(four_files, manifest, info)
 
 
 def test_the_stage_takes_several_folders(four_files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
