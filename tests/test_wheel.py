@@ -21,7 +21,7 @@ from matpac.frozen import AudioEncoder, save_encoder
 ROOT = Path(__file__).parents[1]
 UV = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
 HEAVY = {"dvc", "ipykernel", "ipywidgets", "jupyter", "jupyterlab", "matplotlib", "nbval"}
-HEAVY |= {"notebook", "papermill", "pytest"}
+HEAVY |= {"notebook", "papermill", "pytest", "seaborn"}
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(UV is None, reason="needs uv"),
