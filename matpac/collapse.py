@@ -155,7 +155,7 @@ def figure(logs: pd.DataFrame, out: Path, provenance: Mapping[str, Any]) -> None
     for kind, metadata in {"png": {"Software": None}, "pdf": {"CreationDate": None}}.items():
         with plt.style.context(STYLE), files.replacing(out / f"collapse.{kind}") as temporary:
             drawn.savefig(temporary, format=kind, metadata=metadata, dpi=200)
-    curves = logs.loc[logs["run"].isin(list(RUNS)), ["run", "seed", "step", *SUMMARY.values()]]
+    curves = logs.loc[logs["run"].isin(list(RUNS)), ["run", "seed", "step", "epoch", *SUMMARY.values()]]
     curves = curves.assign(**provenance)
     with files.replacing(out / "collapse.csv") as temporary:
         curves.to_csv(temporary, index=False, float_format="%.4g", lineterminator="\n")
@@ -228,10 +228,14 @@ def _explain(panel: "Axes", part: pd.DataFrame) -> None:
 
 
 def _compare(axes: "Axes", logs: pd.DataFrame, runs: Sequence[str], column: str) -> None:
-    """All runs over training in one panel, each labelled at its right end."""
-    for run in runs:
-        for _, part in logs[logs["run"] == run].groupby("seed"):
-            axes.plot(part["epoch"], part[column], color=COLOURS.get(run, "0.3"), lw=1.1)
+    """All runs over training in one panel, a line per seed, each run labelled at its right end."""
+    import seaborn
+
+    palette = {run: COLOURS.get(run, "0.3") for run in runs}
+    seaborn.lineplot(
+        logs, x="epoch", y=column, hue="run", hue_order=runs, palette=palette, legend=False,
+        units="seed", estimator=None, linewidth=1.1, ax=axes,
+    )  # fmt: skip
     if column == "prototypes_in_use":
         highest = logs["num_prototypes"].max()
         ticks = [2**n for n in range(0, 20, 1 if highest <= 256 else 2) if 2**n <= highest]
@@ -240,12 +244,12 @@ def _compare(axes: "Axes", logs: pd.DataFrame, runs: Sequence[str], column: str)
         axes.minorticks_off()
     else:
         axes.set_ylim(0, None)
-    axes.set(title=TITLES[column], xlabel="epoch", xlim=(0, None))
+    axes.set(title=TITLES[column], xlabel="epoch", ylabel="", xlim=(0, None))
     ends = summary(logs)[next(name for name, of in SUMMARY.items() if of == column)]
     pixels = axes.transData.transform([(0, ends[run]) for run in runs])
     heights = axes.transAxes.inverted().transform(pixels)[:, 1]
     for run, height in zip(runs, spread(heights, 0.085), strict=True):
         axes.text(
             1.03, height, RUNS.get(run, run), transform=axes.transAxes,
-            color=COLOURS.get(run, "0.3"), fontsize=6.5, va="center",
+            color=palette[run], fontsize=6.5, va="center",
         )  # fmt: skip
