@@ -120,6 +120,24 @@ def test_mp3s_without_index_are_measured_by_their_frames(tmp_path: Path, mode: s
             assert audio.check(bare).problem == "truncated: the last 10 bytes are missing"
 
 
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("rate", [32000, 24000, 22050, 16000, 12000, 8000])
+def test_frames_of_every_version_of_mp3(tmp_path: Path, rate: int, channels: int) -> None:
+    """MPEG-1 from 32 kHz on, MPEG-2 from 16 kHz on, MPEG-2.5 below; a decoder counts, too."""
+    path = tmp_path / "noise.mp3"
+    noise = np.random.default_rng(0).normal(0, 0.1, (3 * rate, channels)).clip(-1, 1)
+    soundfile.write(path, noise, rate, bitrate_mode="CONSTANT", compression_level=0.5)
+    assert mp3.frames(path) == mp3.Frames(indexed=True)
+    content = path.read_bytes()
+    path.write_bytes(content[content.index(b"\xff", 4) :])  # behind the index
+    longest = 1152 if rate >= 32000 else 576
+    samples = len(audio.read(path)[0])
+    assert mp3.frames(path) == mp3.Frames(False, samples, longest)
+    assert audio.check(path).problem == "" and samples >= 3 * rate
+    path.write_bytes(path.read_bytes()[:-10])
+    assert audio.check(path).problem == "truncated: the last 10 bytes are missing"
+
+
 def test_wav_written_as_a_stream_is_not_truncated(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "stream.wav", np.sin(np.arange(3200) / 7), 16000)
     content = bytearray((tmp_path / "stream.wav").read_bytes())
