@@ -23,6 +23,8 @@ SYSTEM_ERROR = 2
 """libsndfile's number for a file that the system refuses to open."""
 UNKNOWN_LENGTH = (1 << 63) - 1
 """libsndfile's number of frames of a FLAC file that does not say it."""
+LOUDEST = 1e12
+"""Integers stored as floats reach 2e9; damaged floats more, and their power is infinite."""
 
 
 class UnusableAudioError(ValueError):
@@ -114,14 +116,15 @@ def _blocks(content: Path | bytes) -> Iterator[tuple[np.ndarray, int]]:
 def _samples(file: soundfile.SoundFile, wanted: int) -> np.ndarray:
     """The next samples, float32 (S, channels), at most ``wanted`` of them; -1: all.
 
-    Raises: UnusableAudioError for NaN or infinity; soundfile.LibsndfileError for damage.
+    Raises: UnusableAudioError for NaN, infinity and what is near it; soundfile.LibsndfileError for
+        damage.
     """
     if file.subtype == "PCM_16":  # the same numbers as libsndfile's, in a third of its time
         whole = file.read(wanted, dtype="int16", always_2d=True)
         return np.multiply(whole, np.float32(2**-15), dtype=np.float32)
     samples = file.read(wanted, dtype="float32", always_2d=True)
-    if not np.isfinite(samples).all():
-        raise UnusableAudioError("NaN or infinite samples")
+    if len(samples) and not -LOUDEST < samples.min() <= samples.max() < LOUDEST:  # nor NaN
+        raise UnusableAudioError(f"NaN or infinite samples, or beyond {LOUDEST:g}")
     return samples
 
 

@@ -5,8 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from matpac import audio, mp3
+from matpac.logmel import log_mel
 
 CHUNKED = [("WAV", "LITTLE"), ("WAV", "BIG"), ("WAVEX", "LITTLE"), ("RF64", "LITTLE")]
 CHUNKED += [("AIFF", "BIG"), ("AIFF", "LITTLE")]
@@ -68,6 +70,20 @@ def test_audio_is_the_mean_over_channels_and_parts_can_be_read(tmp_path: Path) -
     np.testing.assert_allclose(part, left[100:150], atol=1e-7)
     with pytest.raises(audio.UnusableAudioError, match="100 of 200 samples"):
         audio.read(tmp_path / "b.wav", start_s=0.9, duration_s=0.2)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e13, -1e13])
+def test_samples_that_are_no_sound_are_refused(tmp_path: Path, value: float) -> None:
+    samples = np.zeros(3200, dtype=np.float32)
+    for path, sample in ((tmp_path / "loud.wav", -2e9), (tmp_path / "bad.wav", value)):
+        samples[5] = sample
+        soundfile.write(path, samples, 16000, subtype="FLOAT")
+    logmel = log_mel(torch.from_numpy(audio.read(tmp_path / "loud.wav")[0]))
+    assert logmel.isfinite().all() and audio.check(tmp_path / "loud.wav").problem == ""
+    reason = "NaN or infinite samples, or beyond 1e+12"
+    assert audio.check(tmp_path / "bad.wav").problem == reason
+    with pytest.raises(audio.UnusableAudioError, match="NaN or infinite"):
+        audio.read(tmp_path / "bad.wav")
 
 
 def mp3_frames(content: bytes) -> list[bytes]:
