@@ -104,17 +104,27 @@ def wait_for_all() -> None:
     any_rank(False)
 
 
-def replicate(module: nn.Module) -> nn.Module:
+def replicate(module: nn.Module, *inputs: Any) -> nn.Module:
     """The module, wrapped so that gradients are averaged over processes (unwrapped when alone).
 
     Gradients live in the buckets that are exchanged, which saves one copy of them. ``static_graph``
     is left off: in torch 2.11 it fails with an internal error when the first micro-batch is inside
     `no_sync`, and what it would save, the search for unused parameters, is off anyway.
+
+    Args:
+        inputs: any that the module takes; it gives several tensors. DDP fills its buckets anew
+            after the first backward pass, and with them changes the order in which three or more
+            processes add up a gradient. Done here, with these, the first update of a resumed run
+            adds up as that of an uninterrupted one.
     """
     if world_size() == 1:
         return module
     ids = [device().index] if device().type == "cuda" else None
-    return DistributedDataParallel(module, device_ids=ids, gradient_as_bucket_view=True)
+    replica = DistributedDataParallel(module, device_ids=ids, gradient_as_bucket_view=True)
+    if inputs:
+        torch.stack([output.sum() for output in replica(*inputs)]).sum().backward()
+        module.zero_grad(set_to_none=True)
+    return replica
 
 
 def no_sync(replica: nn.Module) -> AbstractContextManager:

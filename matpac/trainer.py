@@ -90,10 +90,14 @@ class Trainer:
         # The first update that was not finite (-1: none yet), and how many float16 skipped.
         self.failed = torch.full((), -1, device=self.device)
         self.skipped = torch.zeros((), dtype=torch.int64, device=self.device)
-        if pretrain.compile:
+        clip = torch.zeros(1, num_mels, run.model.crop_frames, device=self.device)
+        noise = torch.zeros(1, self.student.patches.num_patches, device=self.device)
+        self.replica = distributed.replicate(
+            self.student, clip, random_mask(noise, run.model.mask_ratio)
+        )
+        if pretrain.compile:  # after the pass in there, which would be compiled for one clip
             self.student.compile()
             self.teacher.compile()
-        self.replica = distributed.replicate(self.student)
 
     def step(self, batch: Batch, step: int, at: Scheduled, *, measure: bool) -> Measured:
         """One update (MATPAC Sec. III).

@@ -186,11 +186,13 @@ def several_things(bulk: Path, processes: int) -> dict[str, Any]:
         one_by_one = {"micro_batch_size": 1 if processes > 1 and name == "accumulated" else None}
         changes = changes | {"pretrain": changes["pretrain"] | one_by_one}
         jobs[name] = tiny.make_job(bulk, outputs, tiny.run(**changes))
-    whole = tiny.run(objective={"alpha": 1.0}, pretrain={"epochs": 2.0})
+    often = {"epochs": 2.0, "checkpoint_every_s": 0.0, "keep_checkpoints": 9}
+    run = tiny.run(objective={"alpha": 1.0}, pretrain=often)
+    whole, again = (tiny.make_job(bulk, folder, run) for folder in (outputs, outputs / "again"))
     lost = tiny.make_job(bulk, outputs / "lost", tiny.run(pretrain={"batch_size": 4}))
-    work = (jobs, UPDATES, tiny.make_job(bulk, outputs, whole), (lost, LOST))
+    work = (jobs, UPDATES, whole, again, (lost, LOST))
     done = distributed.launch(workers_ddp.several_things, *work, num_processes=processes)
-    return done | {"folder": outputs}
+    return done | {"folder": outputs, "whole": whole, "again": again}
 
 
 @pytest.fixture(scope="module")
@@ -241,6 +243,13 @@ def test_a_whole_run_in_several_processes(several, one) -> None:
     assert len(logs[0]) == 6
     np.testing.assert_allclose(*logs, rtol=1e-4)
     assert (several["folder"] / "encoder" / "model.safetensors").exists()
+
+
+@pytest.mark.ddp
+@pytest.mark.slow
+def test_a_resumed_run_of_as_many_processes_is_the_same_to_the_bit(several) -> None:
+    """From the third update on. More than two can add up a gradient in different orders."""
+    tiny.assert_equal_results(several["again"], several["whole"])
 
 
 @pytest.mark.ddp

@@ -4,6 +4,7 @@ What is slow to import is imported where it is used, for the functions that do w
 """
 
 import os
+import shutil
 import signal
 import sys
 from contextlib import nullcontext
@@ -62,6 +63,18 @@ def lost_run(job: "Job", step: int) -> list[tuple[str, str]]:
     return distributed.gather((said, "".join(spoiled)))
 
 
+def resumed(whole: "Job", again: "Job", *, step: int) -> dict[str, Any]:
+    """The same run elsewhere, from the first one's state after so many updates."""
+    from matpac.pretrain import train
+
+    if distributed.rank() == 0:
+        again.checkpoints.mkdir(parents=True)
+        for pattern in (f"state-{step:09d}.*", "*.csv"):
+            for path in whole.checkpoints.glob(pattern):
+                shutil.copy(path, again.checkpoints)
+    return train(again)
+
+
 def gradients(replica: torch.nn.Module) -> list[list[float]]:
     """Of every process: d(3 (rank + 1) w)/dw within `no_sync`, then with as much on top outside."""
     found = []
@@ -73,7 +86,7 @@ def gradients(replica: torch.nn.Module) -> list[list[float]]:
 
 
 def several_things(
-    jobs: dict[str, "Job"], count: int, whole: "Job", lost: tuple["Job", int]
+    jobs: dict[str, "Job"], count: int, whole: "Job", again: "Job", lost: tuple["Job", int]
 ) -> dict[str, Any]:
     """What needs several processes, at the price of one start."""
     from matpac.pretrain import train
@@ -87,6 +100,7 @@ def several_things(
         "gradients": gradients(distributed.replicate(torch.nn.Linear(1, 1, bias=False))),
         "updates": {name: some_updates(job, count) for name, job in jobs.items()},
         "train": train(whole),
+        "resumed": resumed(whole, again, step=3),
         "lost": lost_run(*lost),
     }
 
