@@ -83,11 +83,15 @@ class FolderDataset(Dataset):
                 f"kind multiclass with labels {self.labels!r} and separator {self.separator!r}, "
                 "allowed: one column, no separator"
             )
+        if self.kind == "multilabel" and isinstance(self.labels, list) and self.separator:
+            problems.append("both a separator and several 0/1 columns are given, allowed: one")
         if self.kind and self.fold is None and self.split is None:
             problems.append("a labelled data set needs either fold or split (a column name)")
         if self.fold is not None and self.split is not None:
             problems.append("both fold and split are given, allowed: one of them")
-        columns = [c for c in ("labels", "kind", "fold", "split", "group") if getattr(self, c)]
+        about_table = ("filename", "labels", "separator", "kind", "fold", "split", "group")
+        fields = type(self).model_fields
+        columns = [c for c in about_table if getattr(self, c) != fields[c].default]
         if self.csv is None and columns:
             problems.append(f"{', '.join(columns)} given without csv, the table that has columns")
         if self.csv is not None and isinstance(self.audio, list):

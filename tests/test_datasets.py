@@ -325,7 +325,7 @@ def test_unfit_csv_gives_one_clear_error(
         manifest_of(four_files, text, **columns)
 
 
-def test_what_a_folder_without_a_csv_cannot_have() -> None:
+def test_keys_of_a_folder_that_do_not_go_together() -> None:
     folder = {"source": "folder", "audio": ["a", "b"]}
     assert config.FolderDataset(**folder).places == [("audio", "a"), ("audio", "b")]
     for given, message in (
@@ -334,6 +334,11 @@ def test_what_a_folder_without_a_csv_cannot_have() -> None:
         (
             {"labels": "x", "kind": "multiclass", "fold": "y"},
             "labels, kind, fold given without csv, the table that has columns",
+        ),
+        ({"filename": "x", "separator": ","}, "filename, separator given without csv"),
+        (
+            {"csv": "c", "labels": ["x", "y"], "kind": "multilabel", "separator": ",", "fold": "f"},
+            "both a separator and several 0/1 columns",
         ),
     ):
         with pytest.raises(ValueError, match=message):
