@@ -7,6 +7,7 @@ starts afresh and says so, leaving the old folder until ``make clean-checkpoints
 A state is copied between two updates and written by a thread meanwhile, one at a time.
 """
 
+import argparse
 import errno
 import fcntl
 import shutil
@@ -195,8 +196,11 @@ def _locked(lock: IO[str]) -> bool:
     return True
 
 
-def main() -> None:
-    """Removes all training states of the profile in ``params.yaml``."""
+def main(arguments: list[str] | None = None) -> None:
+    """Removes all training states of the profile in params.yaml, of unfinished runs too."""
+    argparse.ArgumentParser("python -m matpac.checkpoint", description=main.__doc__).parse_args(
+        arguments
+    )
     folder = config.bulk(config.load()) / "checkpoints"
     shutil.rmtree(folder, ignore_errors=True)
     print(f"removed {folder}")

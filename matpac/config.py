@@ -6,6 +6,7 @@ each stage's command does that first, so nothing starts on a misspelt key. It al
 tables of audio that are not there; `load` does not, since parameters may be read anywhere.
 """
 
+import argparse
 import hashlib
 import json
 import os
@@ -232,13 +233,15 @@ def digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Validates the parameter file named on the command line, or the project's own.
 
     Only the project's own is for this machine. Audio has to be there until its log-mels are made;
     whoever removes it then can still train, probe and draw.
     """
-    path = Path(sys.argv[1]) if len(sys.argv) > 1 else None
+    parser = argparse.ArgumentParser("python -m matpac.config", description=main.__doc__)
+    parser.add_argument("file", type=Path, nargs="?", help="default: params.yaml")
+    path = parser.parse_args(arguments).file
     try:
         params = load(path)
         stores = bulk(params) / "logmel"

@@ -1,5 +1,6 @@
 """How long each stage took when it last ran: from the executed notebooks, after ``make repro``."""
 
+import argparse
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -24,8 +25,11 @@ def minutes(executed: Path, names: Iterable[str]) -> dict[str, float]:
     return {name: duration for _, name, duration in sorted(timed)}
 
 
-def main() -> None:
-    """Prints the table for the profile of ``params.yaml``."""
+def main(arguments: list[str] | None = None) -> None:
+    """Prints how long each stage of the profile in params.yaml took when it last ran."""
+    argparse.ArgumentParser("python -m matpac.minutes", description=main.__doc__).parse_args(
+        arguments
+    )
     params = config.load()
     names = ["01_fetch", "02_logmel", *(f"03_pretrain-{run}" for run in params.runs)]
     names += [f"04_probe-{name}" for name in (*params.runs, *params.encoders)]

@@ -1,5 +1,6 @@
 """What ``dvc repro`` would do now, and how long it would take (``make plan``)."""
 
+import argparse
 import json
 import shutil
 import subprocess
@@ -72,8 +73,9 @@ def _last_time(params: Params, kind: str, items: list[str]) -> float | None:
     return sum(took.values()) / 60 if len(took) == len(names) else None
 
 
-def main() -> None:
-    """Prints what would run, hours, GPU-hours and disk for the profile in ``params.yaml``."""
+def main(arguments: list[str] | None = None) -> None:
+    """Prints what would run, hours, GPU-hours and disk for the profile in params.yaml."""
+    argparse.ArgumentParser("python -m matpac.plan", description=main.__doc__).parse_args(arguments)
     params = config.load()
     kinds = by_kind(stale(config.root()), params.profile)
     if not kinds:

@@ -219,8 +219,13 @@ def main() -> int:
     parser.add_argument("--checkpoint", type=Path, help="the training state to go on from")
     given = parser.parse_args()
     try:
+        params = config.load()
+        config.seeds(params, given.run)
+    except (ValueError, FileNotFoundError) as error:
+        parser.error(str(error))
+    try:
         with raising():
-            pretrain(given.run, config.load(), checkpoint=given.checkpoint)
+            pretrain(given.run, params, checkpoint=given.checkpoint)
     except Interrupted as stopped:
         print(stopped, file=sys.stderr)
         return stopped.exit_code

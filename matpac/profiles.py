@@ -79,7 +79,7 @@ def run_under(profile: str, command: list[str], root: Path) -> int:
 
 def main(arguments: list[str]) -> int:
     """Command line: the profile's name, and optionally ``--`` and a command."""
-    if not arguments or arguments[1:2] not in ([], ["--"]):
+    if not arguments or arguments[0].startswith("-") or arguments[1:2] not in ([], ["--"]):
         print("usage: python -m matpac.profiles PROFILE [-- COMMAND ...]", file=sys.stderr)
         return 2
     profile, command = arguments[0], arguments[2:]

@@ -7,6 +7,7 @@ of the encoders that are only probed, one entry each. `make repro` asks for that
 ``dvc repro`` only the first time.
 """
 
+import argparse
 import hashlib
 import os
 import sys
@@ -117,8 +118,15 @@ def write(params: config.FetchParams) -> bool:
     return True
 
 
-def main() -> str | None:
-    """Writes both files of the active profile. Returns: what went wrong, for `sys.exit`."""
+def main(arguments: list[str] | None = None) -> str | None:
+    """Notes what lies in the folders of audio of the profile in params.yaml.
+
+    Returns: what went wrong, for `sys.exit`.
+    """
+    description = main.__doc__.partition("\n")[0]
+    argparse.ArgumentParser("python -m matpac.sources", description=description).parse_args(
+        arguments
+    )
     try:
         params = config.load()
         write_weights(params)

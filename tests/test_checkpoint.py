@@ -346,6 +346,9 @@ def test_clean_checkpoints(
     with make(tmp_path / "data/smoke/checkpoints/base/abc") as checkpoints:
         save(checkpoints, 1)
     (tmp_path / "data/smoke/logmel").mkdir()
-    checkpoint.main()
+    with pytest.raises(SystemExit):
+        checkpoint.main(["--help"])
+    assert names(tmp_path / "data/smoke") == ["checkpoints", "logmel"]
+    checkpoint.main([])
     assert names(tmp_path / "data/smoke") == ["logmel"]
     assert str(tmp_path / "data/smoke/checkpoints") in capsys.readouterr().out

@@ -58,7 +58,7 @@ def test_the_whole_plan(
     monkeypatch.setattr(config, "load", lambda: params)
     monkeypatch.setattr(plan.cost, "rate", lambda *_, **__: (0.01, "measured on card"))
     monkeypatch.setattr(plan, "stale", lambda root: ["pretrain@smoke-k8"])
-    plan.main()
+    plan.main([])
     out = capsys.readouterr().out
     hours = sum(t.hours for t in budget.trainings(params, clips_per_s=0.01) if t.run == "k8")
     assert (
@@ -68,7 +68,7 @@ def test_the_whole_plan(
     assert f", {plan.cost.number(hours)} device-hours" in out and "its clips are assumed" in out
     assert "disk when all is done: log-mel stores 15.4 MB" in out and "are free at" in out
     monkeypatch.setattr(plan, "stale", lambda root: [])
-    plan.main()
+    plan.main([])
     assert capsys.readouterr().out == "profile smoke: everything is up to date\n"
 
 

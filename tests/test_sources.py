@@ -116,11 +116,11 @@ def test_the_file_is_rewritten_only_when_something_changed(project: Path) -> Non
 
 
 def test_the_command_line(project: Path, capsys: pytest.CaptureFixture) -> None:
-    assert sources.main() is None
+    assert sources.main([]) is None
     assert capsys.readouterr().out == "new or changed since the last look: own\n"
-    assert sources.main() is None and capsys.readouterr().out == ""
+    assert sources.main([]) is None and capsys.readouterr().out == ""
     (project / "one").rename(project / "gone")
-    error = sources.main()
+    error = sources.main([])
     assert error and f"datasets.own.audio: no folder {project}/one/audio" in error
     assert f"datasets.own.csv: no file {project}/one/own.csv" in error
 
