@@ -16,6 +16,7 @@ from matpac.typeset import Column, Score
 
 NAMES = {task: dataset.name for task, dataset in paper.TABLE1.items()}
 UNITS = {"map": "mAP", "accuracy": "Acc.(%)"}
+CORPORA = "AS: AudioSet, LS: LibriSpeech."
 LOST = "?: lost in the text of the paper that was available."
 REPEATS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
@@ -174,8 +175,8 @@ def interval_note(means: pd.DataFrame) -> str:
     count = REPEATS[n] if n < len(REPEATS) else str(n)
     text = (
         f"±: half width of the 95 % confidence interval over {count} repeats of the probe "
-        f"(Student t, {n - 1} degrees of freedom); it covers probe noise only, not another "
-        "pretraining."
+        f"(Student t, {n - 1} degree{'s' * (n > 2)} of freedom); it covers probe noise "
+        "only, not another pretraining."
     )
     if means["num_seeds"].max() > 1:
         text += " Runs with several pretraining seeds are averaged over them within each repeat."

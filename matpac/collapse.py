@@ -155,7 +155,9 @@ def figure(logs: pd.DataFrame, out: Path, provenance: Mapping[str, Any]) -> None
     for kind, metadata in {"png": {"Software": None}, "pdf": {"CreationDate": None}}.items():
         with plt.style.context(STYLE), files.replacing(out / f"collapse.{kind}") as temporary:
             drawn.savefig(temporary, format=kind, metadata=metadata, dpi=200)
-    curves = logs.loc[logs["run"].isin(list(RUNS)), ["run", "seed", "step", "epoch", *SUMMARY.values()]]
+    curves = logs.loc[
+        logs["run"].isin(list(RUNS)), ["run", "seed", "step", "epoch", *SUMMARY.values()]
+    ]
     curves = curves.assign(**provenance)
     with files.replacing(out / "collapse.csv") as temporary:
         curves.to_csv(temporary, index=False, float_format="%.4g", lineterminator="\n")

@@ -105,14 +105,15 @@ def _draw(points: pd.DataFrame, provenance: Provenance, out: Path) -> None:
     present = list(dict.fromkeys(points["panel"]))
     columns = [[t for t in MUSIC if t in present], [t for t in ENVIRONMENT if t in present]]
     columns[1] += [panel for panel in present if panel not in (*MUSIC, *ENVIRONMENT)]
-    num_rows = max(len(column) for column in columns)
+    groups = {name: c for name, c in zip(("Music", "Environment"), columns, strict=True) if c}
+    num_rows = max(map(len, groups.values()))
     low, high = _bounds(points)
     span = max(LEAST_SPAN, 1.15 * float((high - low).max()))
     with style.context(STYLE):
         figure = Figure(figsize=(3.5, 0.75 + 1.0 * num_rows))
         FigureCanvasAgg(figure)
-        grid = figure.subplots(num_rows, 2, sharex=True, squeeze=False)
-        for c, (column, group) in enumerate(zip(columns, ("Music", "Environment"), strict=True)):
+        grid = figure.subplots(num_rows, len(groups), sharex=True, squeeze=False)
+        for c, (group, column) in enumerate(groups.items()):
             for r in range(num_rows):
                 axes = grid[r, c]
                 if r >= len(column):

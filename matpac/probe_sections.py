@@ -81,5 +81,6 @@ class ProbeConfig(Section):
     """Features to zero mean and unit variance of the training part."""
     repeats: Positive
     valid_fraction: OpenFraction
-    """Of the training folds' source recordings, where a k-fold task gives no validation part."""
+    """Of the training folds' or the training part's source recordings, where a task gives no
+    validation part."""
     seed: Natural

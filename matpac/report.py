@@ -17,6 +17,7 @@ import pandas as pd
 
 from matpac import compare, paper
 from matpac.captions import (
+    CORPORA,
     LOST,
     NAMES,
     Provenance,
@@ -137,7 +138,7 @@ def table2(
         notes.insert(1, f"Avg. here is over {', '.join(NAMES.get(t, t) for t in averaged)}.")
     notes += [steps_note(rows, provenance), classes_note(scores, datasets), refusal]
     if len(blocks) > 1:
-        notes += [LOST, *(f"{m.name}: {m.note}." for m in paper.TABLE2 if m.note)]
+        notes += [LOST, CORPORA, *(f"{m.name}: {m.note}." for m in paper.TABLE2 if m.note)]
     return Table(
         name="table2",
         title="Table II",

@@ -5,9 +5,11 @@ import dataclasses
 import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from matpac import paper
 from matpac.captions import Provenance, RowSpec
@@ -223,6 +225,21 @@ def test_figure_two_values_in_order_of_k() -> None:
     assert average["encoder"].tolist() == ["k32", "base", "k512"]
     assert average["mean"].tolist() == pytest.approx([49, 45, 48])
     assert average["ci95"].tolist() == pytest.approx([CI95] * 3, abs=1e-3)
+
+
+def test_figure_two_has_no_empty_column(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Environmental tasks alone, as in the profile esc10."""
+    grids = []
+    subplots = Figure.subplots
+
+    def kept(self: Figure, *args: Any, **kwargs: Any) -> Any:
+        grids.append(subplots(self, *args, **kwargs))
+        return grids[-1]
+
+    monkeypatch.setattr(Figure, "subplots", kept)
+    figure2(scores()[lambda s: s["task"].isin(ENVIRONMENT)], ROWS, MINI, tmp_path)
+    assert grids[-1].shape == (len(ENVIRONMENT) + 1, 1)
+    assert all(axes.get_visible() for axes in grids[-1].flat)
 
 
 def test_same_bytes_on_rerun(tmp_path: Path) -> None:
