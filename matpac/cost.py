@@ -69,22 +69,23 @@ def scaling_table(params: Params, *, clips_per_s: float, gpus: Iterable[int] = G
     """The run ``base`` on more and more GPUs that share its batch, from the rate of one.
 
     An all-reduce sends 2 (n - 1) / n of the gradient from each of n GPUs (ring). The hours are of
-    the computation alone; the exchange comes on top as far as it is not hidden behind it.
+    the computation alone; the exchange comes on top as far as it is not hidden behind it. Numbers
+    of GPUs that cannot share the batch evenly are left out.
     """
     run, num_mels = budget.base(params), params.logmel.num_mels
     batch, micro = run.pretrain.batch_size, run.pretrain.micro_batch_size
     gradient, crop = memory.gradient_bytes(run, num_mels), memory.crop_bytes(run, num_mels)
     rows = []
-    for n in gpus:
-        share = batch / n
+    for n in (n for n in gpus if batch % n == 0):
+        share = batch // n
         found = budget.trainings(params, clips_per_s=clips_per_s, gpus=n)
         hours = next(each.hours for each in found if each.run == budget.base_name(params))
         exchange = [number(2 * (n - 1) / n * gradient / link * 1e3) for link in LINKS.values()]
         rows.append(
             [
                 str(n),
-                f"{share:g}",
-                f"{-(-share // (micro or share)):g}",
+                str(share),
+                str(-(-share // (micro or share))),
                 number(share / clips_per_s * 1e3),
                 *exchange,
                 number(n * clips_per_s * crop / 1e6),
