@@ -63,8 +63,6 @@ class Source:
     archives: tuple[Archive, ...]
     by_hand: str
     """What the user can do where no address answers."""
-    only_by_hand: bool = False
-    """True: the archives are not all of it; nobody may download the rest for the user."""
 
 
 def _zenodo(record: int, name: str) -> str:
@@ -101,11 +99,6 @@ def _fsd50k_audio(part: str, unpacked_bytes: int, last_bytes: int, *md5s: str) -
     sizes = [3_221_225_472] * last + [last_bytes]
     parts = tuple(_fsd50k(*each) for each in zip(names, sizes, md5s, strict=True))
     return Archive(f"{stem}.zip", "split zip", parts, unpacked_bytes)
-
-
-def _audioset(name: str, about_bytes: int) -> Archive:
-    url = f"http://storage.googleapis.com/us_audioset/youtube_corpus/v1/csv/{name}"
-    return _single("file", File(name, (url,), about_bytes=about_bytes), about_bytes)
 
 
 SOURCES: dict[str, Source] = {
@@ -316,30 +309,6 @@ SOURCES: dict[str, Source] = {
             ),
         ),
         by_hand="Fill in the form on the data set's page and download UrbanSound8K.tar.gz.",
-    ),
-    "audioset": Source(
-        title="AudioSet",
-        page="https://research.google.com/audioset/",
-        licence="the lists CC BY 4.0, the ontology CC BY-SA 4.0; the sound belongs to whoever "
-        "published it on YouTube",
-        citation="J. F. Gemmeke et al., Audio Set: an ontology and human-labeled dataset for audio "
-        "events, ICASSP 2017",
-        archives=(
-            _audioset("balanced_train_segments.csv", 2_000_000),
-            _audioset("eval_segments.csv", 2_000_000),
-            _audioset("unbalanced_train_segments.csv", 150_000_000),
-            _audioset("class_labels_indices.csv", 50_000),
-        ),
-        by_hand="AudioSet is lists of YouTube excerpts; no audio is published with it, and no two "
-        "copies hold the same clips. Ways to the audio:\n"
-        "  - your own download of what is still online: 1 to 2.5 TB;\n"
-        "  - huggingface.co/datasets/agkphysics/AudioSet: FLAC in parquet shards, 1,738,788 clips "
-        "of the unbalanced part, 2.4 TB;\n"
-        "  - huggingface.co/datasets/confit/audioset-16khz-wds: 16 kHz WebDataset tars, 1,912,024 "
-        "clips;\n"
-        "  - the Baidu share named in the README of github.com/qiuqiangkong/audioset_tagging_cnn: "
-        "32 kHz WAV, 1,913,637 clips, 1.1 TB, needs an account.",
-        only_by_hand=True,
     ),
 }
 

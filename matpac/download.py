@@ -1,6 +1,6 @@
-"""Fetches a data set: from its hosts, a mirror, or files that are there already.
+"""Fetches a data set from its hosts or a mirror.
 
-`obtain` is all that other modules need. Files are downloaded into ``<folder>/archives``, or used
+`obtain` is all that the stage needs. Files are downloaded into ``<folder>/archives``, or used
 where they lie if the mirror is a folder, checked against `matpac.catalogue`, and unpacked into
 ``<folder>`` in the data set's official layout. What is there is not fetched again.
 """
@@ -23,40 +23,27 @@ MARGIN = 4
 def obtain(
     name: str,
     *,
-    given: Path | None,
     folder: Path,
     mirror: str | None,
     keep_archives: bool = True,
     patience: Patience | None = None,
-) -> Path:
-    """The folder that holds an unpacked data set in its official layout.
+) -> None:
+    """Unpacks a data set in its official layout, unless it is there.
 
     Args:
         name: which of `catalogue.SOURCES`.
-        given: where the user has it already, unpacked; then nothing is downloaded or checked.
-        folder: where it goes otherwise.
+        folder: where it goes.
         mirror: a folder, ``file://`` or ``http(s)://`` address that stands in for every host; files
             are looked up as ``<mirror>/<name>/<file>`` and ``<mirror>/<file>``.
         keep_archives: False: they are removed as soon as they are unpacked.
         patience: how long to wait for servers.
-    Returns: ``given``, or ``folder``.
     Raises: FileNotFoundError saying what to get from where and where to put it, when a file cannot
-        be had or nobody may download it for the user; OSError before anything is downloaded when
-        the disk is too small; ValueError for a name that the catalogue does not have, a wrong file
-        in a mirror folder, and as `archives.unpack` for a hostile or damaged archive.
+        be had; OSError before anything is downloaded when the disk is too small; ValueError for a
+        name that the catalogue does not have, a wrong file in a mirror folder, and as
+        `archives.unpack` for a hostile or damaged archive.
     """
-    source = catalogue.source(name)
-    if given is not None:
-        if not given.is_dir():
-            raise FileNotFoundError(f"{name}: no folder {given}")
-        return given
-    fetch_archives(Shelf(name, source, folder, mirror, patience), folder, keep=keep_archives)
-    if source.only_by_hand:
-        raise FileNotFoundError(
-            f"{name}: {source.by_hand}\nGive its folder in params.yaml, as the path of the data "
-            f"set. What is published lies in {folder}."
-        )
-    return folder
+    shelf = Shelf(name, catalogue.source(name), folder, mirror, patience)
+    fetch_archives(shelf, folder, keep=keep_archives)
 
 
 def fetch_archives(shelf: Shelf, folder: Path, *, keep: bool) -> None:

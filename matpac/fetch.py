@@ -106,7 +106,7 @@ def _download(name: str, folder: Path, downloads: config.DownloadsConfig) -> Non
     if mirror is not None and "://" not in mirror:
         mirror = str(config.expand(mirror))
     keep = downloads.keep_archives
-    obtain(name, given=None, folder=folder, mirror=mirror, keep_archives=keep)
+    obtain(name, folder=folder, mirror=mirror, keep_archives=keep)
 
 
 def embedded_manifest(

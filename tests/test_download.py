@@ -87,10 +87,8 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
 def publish(host: Host, monkeypatch: pytest.MonkeyPatch) -> object:
     """Makes these archives the data set ``toy``."""
 
-    def behave(*packed: Archive, only_by_hand: bool = False) -> None:
-        source = Source(
-            "Toy", "http://toy/page", "CC BY 4.0", "A. U. Thor, 2025", packed, "Ask.", only_by_hand
-        )
+    def behave(*packed: Archive) -> None:
+        source = Source("Toy", "http://toy/page", "CC BY 4.0", "A. U. Thor, 2025", packed, "Ask.")
         monkeypatch.setitem(catalogue.SOURCES, "toy", source)
 
     behave(single(published(host, "a.tar.gz")))
@@ -98,8 +96,10 @@ def publish(host: Host, monkeypatch: pytest.MonkeyPatch) -> object:
 
 
 def obtain(folder: Path, **others: object) -> Path:
-    given: dict = {"given": None, "mirror": None, "patience": QUICK}
-    return download.obtain("toy", folder=folder / "toy", **given | others)
+    """Where the data set ``toy`` then lies."""
+    given: dict = {"mirror": None, "patience": QUICK}
+    download.obtain("toy", folder=folder / "toy", **given | others)
+    return folder / "toy"
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -127,23 +127,12 @@ def test_every_kind_of_archive_once(
 ) -> None:
     publish(*everything(host))
     for again in (False, True):
-        assert obtain(tmp_path, keep_archives=keep) == tmp_path / "toy"
-        assert tree(tmp_path / "toy") == WHOLE
+        assert tree(obtain(tmp_path, keep_archives=keep)) == WHOLE
         assert len(host.asked) == len(PUBLISHED) and not recwarn.list
         assert (capsys.readouterr().out == "") == again
     left = {path.name for path in (tmp_path / "toy/archives").iterdir()} - {"checked.json"}
     assert left - {"incoming"} == (set(PUBLISHED) if keep else set())
     assert list((tmp_path / "toy/archives/incoming").iterdir()) == []
-
-
-def test_what_the_user_has_is_not_downloaded(host: Host, publish, tmp_path: Path) -> None:
-    (tmp_path / "mine").mkdir()
-    assert obtain(tmp_path, given=tmp_path / "mine") == tmp_path / "mine"
-    with pytest.raises(FileNotFoundError, match=r"toy: no folder .*other"):
-        obtain(tmp_path, given=tmp_path / "other")
-    with pytest.raises(ValueError, match="got 'toys', allowed: openmic"):
-        download.obtain("toys", given=tmp_path, folder=tmp_path, mirror=None)
-    assert host.asked == [] and not (tmp_path / "toy").exists()
 
 
 def test_tells_what_will_happen_first(
@@ -297,7 +286,7 @@ def test_a_doubtful_checksum_beside_a_certain_one(host: Host, publish, tmp_path:
         obtain(tmp_path)
     host.script = [hosts.answer(200, TAR[:-1] + b"x")] * 2
     with pytest.raises(FileNotFoundError, match="does not match"):
-        download.obtain("toy", given=None, folder=tmp_path / "b", mirror=None, patience=QUICK)
+        download.obtain("toy", folder=tmp_path / "b", mirror=None, patience=QUICK)
 
 
 def test_a_doubtful_checksum_of_joined_parts(host: Host, publish, tmp_path: Path) -> None:
@@ -492,26 +481,6 @@ def test_a_mirror_is_relative_to_the_project(
 # -------------------------------------------------------------------------------------- by hand
 
 
-def test_what_nobody_may_download_for_the_user(host: Host, publish, tmp_path: Path) -> None:
-    publish(single(published(host, "list.csv"), "file"), only_by_hand=True)
-    for _ in range(2):
-        with pytest.raises(FileNotFoundError, match=r"toy: Ask\.\nGive its folder in params\.yaml"):
-            obtain(tmp_path)
-    assert tree(tmp_path / "toy") == {"list.csv": b"1,2\n"} and len(host.asked) == 1
-
-
-def test_audioset_names_the_ways_to_its_audio(host: Host, tmp_path: Path) -> None:
-    mirror = tmp_path / "mirror"
-    mirror.mkdir()
-    for archive in catalogue.source("audioset").archives:
-        (mirror / archive.name).write_text("# Segments csv\n")
-    with pytest.raises(FileNotFoundError) as caught:
-        download.obtain("audioset", given=None, folder=tmp_path / "a", mirror=str(mirror))
-    for way in ("agkphysics/AudioSet", "confit/audioset-16khz-wds", "audioset_tagging_cnn"):
-        assert way in str(caught.value)
-    assert len(tree(tmp_path / "a")) == 4
-
-
 @pytest.mark.parametrize("name", catalogue.SOURCES)
 def test_every_data_set_says_what_to_get_and_where_to_put_it(
     host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
@@ -521,7 +490,7 @@ def test_every_data_set_says_what_to_get_and_where_to_put_it(
     first = source.archives[0].files[0].name
     host.missing = {f"/{first}", f"/{name}/{first}"}
     with pytest.raises(FileNotFoundError) as caught:
-        download.obtain(name, given=None, folder=tmp_path, mirror=host.address, patience=QUICK)
+        download.obtain(name, folder=tmp_path, mirror=host.address, patience=QUICK)
     assert f"{name}: {first} cannot be downloaded" in str(caught.value)
     assert source.by_hand in str(caught.value) and source.page in str(caught.value)
     assert str(tmp_path / "archives") in str(caught.value)
