@@ -5,6 +5,7 @@ function on all GPUs of this machine; under torchrun, where the processes exist 
 them. On several machines, start one torchrun on each (``slurm/pretrain.sbatch``).
 """
 
+import itertools
 import multiprocessing
 import os
 import signal
@@ -31,6 +32,7 @@ TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 """Variables that torchrun gives every process it starts."""
 COUNTS = ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
 """Variables with which other launchers say that this process is one of several."""
+_GROUPS = itertools.count()
 
 
 def rank() -> int:
@@ -206,8 +208,13 @@ def _worker(function: Callable[..., Any], *args: object) -> Any:
     else:  # processes that all use all cores only wait for each other
         local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
         torch.set_num_threads(max(1, torch.get_num_threads() // local))
+    store, own_rank, size = next(dist.rendezvous("env://"))
+    # Each group of these processes under a name of its own: torchrun's store still holds where the
+    # others were in the one before.
+    store = dist.PrefixStore(f"group {next(_GROUPS)}", store)
     # Flags and Python objects are exchanged between CPUs: nobody waits for a GPU.
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(backend, store=store, rank=own_rank, world_size=size)
     try:
         result = function(*args)
     except Exception:

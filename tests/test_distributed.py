@@ -300,18 +300,32 @@ def test_processes_that_were_told_to_stop() -> None:
         distributed.launch(workers_ddp.all_stop, "state saved", num_processes=2)
 
 
-@pytest.mark.ddp
-@pytest.mark.slow
-def test_a_failing_process_ends_the_job_under_torchrun_too() -> None:
-    """Its traceback is the one that torchrun calls the cause."""
+def under_torchrun(*arguments: str) -> subprocess.CompletedProcess:
+    """Two processes of `workers_ddp`."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run(
-        [*torchrun, workers_ddp.__file__, "second_fails", "no such thing"],
+    return subprocess.run(
+        [*torchrun, workers_ddp.__file__, *arguments],
         env=os.environ | {"PYTHONPATH": str(Path(distributed.__file__).parents[1])},
         capture_output=True,
         text=True,
         timeout=60,
     )
+
+
+@pytest.mark.ddp
+@pytest.mark.slow
+def test_one_group_after_the_other_under_torchrun() -> None:
+    """As for several seeds. Where others were in the one before is no longer true."""
+    done = under_torchrun("is_there,is_there")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("[0, 1] are there") == 4
+
+
+@pytest.mark.ddp
+@pytest.mark.slow
+def test_a_failing_process_ends_the_job_under_torchrun_too() -> None:
+    """Its traceback is the one that torchrun calls the cause."""
+    done = under_torchrun("second_fails", "no such thing")
     assert done.returncode == 1
     _, cause = done.stderr.split("Root Cause (first observed failure):")
     assert "rank      : 1 (local_rank: 1)" in cause

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -120,5 +121,12 @@ def all_stop(message: str) -> None:
     raise KeyboardInterrupt(message)
 
 
-if __name__ == "__main__":  # as torchrun starts it: the function's name, then its arguments
-    distributed.launch(globals()[sys.argv[1]], *sys.argv[2:])
+def is_there() -> None:
+    """All are."""
+    print(f"{distributed.gather(distributed.rank())} are there", flush=True)
+
+
+if __name__ == "__main__":  # as torchrun starts it: the functions' names, then their arguments
+    for name in sys.argv[1].split(","):
+        distributed.launch(globals()[name], *sys.argv[2:])
+        time.sleep(2 * int(os.environ["RANK"]))  # the second comes late to the next
