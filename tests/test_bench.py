@@ -1,5 +1,6 @@
 """The benchmarks measure what they say; the texts show what was measured."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -97,6 +98,28 @@ def test_step_reports_rates_that_fit_together() -> None:
         bare = figures["product_gflop_per_s"][name]
         assert fraction == pytest.approx(figures["gflop_per_s"] / bare, rel=0.01)
     assert sum(figures["profile_percent"].values()) == pytest.approx(100, abs=1)
+
+
+def test_a_gpu_profile_counts_kernels_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Annotations span the kernels that they hold; what the CPU did is not the GPU's time."""
+
+    def event(key: str, time: float, kind: str = "CUDA", annotation: bool = False) -> object:
+        names = {"device_type": getattr(torch.autograd.DeviceType, kind), "key": key}
+        names |= {"self_device_time_total": time, "is_user_annotation": annotation}
+        return SimpleNamespace(**names)
+
+    events = [
+        event("nvjet_hsh_128x256", 3.0),
+        event("multi_tensor_apply_kernel<FusedAdamMathFunctor>", 1.0),
+        event("Optimizer.step#AdamW.step", 1.1, annotation=True),
+        event("aten::mm", 9.0, "CPU"),
+    ]
+    profiled = SimpleNamespace(key_averages=lambda: events)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(step, "profile", lambda **_: nullcontext(profiled))
+    expected = {"matrix products": 75.0, "optimiser": 25.0}
+    assert step.shares(lambda: None, times=1) == expected
 
 
 def test_operators_are_sorted_by_kind() -> None:
@@ -234,6 +257,22 @@ def test_gpu_tries_every_size_plain_and_compiled(monkeypatch, small_tile: None) 
     for each in steps[::2]:
         assert each["tflop_per_s"] * 1e12 == pytest.approx(each["samples_per_s"] * work, rel=0.01)
     assert set(found["figures"]["profile_percent"]) == {"plain, 2", "compiled, 2"}
+
+
+def test_gpu_keeps_what_it_measured_if_nothing_can_be_compiled(
+    monkeypatch, small_tile: None
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("no C compiler\nlong advice")
+
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda self: setattr(self, "_compiled_call_impl", fail)
+    )
+    options = {"precision": "float32", "workers": 0, "seconds": 0.01, "square": (8, 8, 8)}
+    found = gpu.report(tiny.run(), 16, sizes=(2,), **options)["figures"]
+    problems = [each.get("problem") for each in found["steps"]]
+    assert problems == [None, "RuntimeError: no C compiler long advice"]
+    assert set(found["profile_percent"]) == {"plain, 2"}
 
 
 def test_gpu_ends_in_time(small_tile: None) -> None:

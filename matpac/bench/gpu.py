@@ -4,6 +4,7 @@ Every micro-batch size is tried as it is and compiled. Each step is a whole upda
 larger batch made of such micro-batches is a little higher.
 """
 
+import gc
 import itertools
 import os
 import tempfile
@@ -93,6 +94,7 @@ def _size(
     Args: folder: a store; bare: gives the rate of the bare product; how: for `make_trainer`.
     """
     torch.compiler.reset()  # or a second size would be compiled for any size
+    gc.collect()  # the networks before refer to themselves: their memory would count for these
     cuda, size = torch.cuda.is_available(), how["batch_size"]
     if cuda:
         torch.cuda.empty_cache()
@@ -120,6 +122,11 @@ def _size(
         product = (before + bare()) / 2
     except torch.cuda.OutOfMemoryError:
         return {"problem": "out of memory"}
+    except RuntimeError as error:
+        if not how["compiled"]:
+            raise
+        # Without a C compiler, say. What was measured before must not be lost.
+        return {"problem": f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"}
     reached = flops.per_clip(run, num_mels) * size * times / fed
     return {
         "samples_per_s": measure.median([size * times / fed]),

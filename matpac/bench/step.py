@@ -129,6 +129,8 @@ def shares(work: Callable[[], object], *, times: int) -> dict[str, float]:
         (each.key, each.self_device_time_total if cuda else each.self_cpu_time_total)
         for each in profiled.key_averages()
         if each.device_type == device
+        # On a GPU an annotated span, of the optimiser's step say, holds its kernels once more.
+        and not (cuda and each.is_user_annotation)
     )
 
 
