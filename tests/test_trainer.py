@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 import tiny
 import torch
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from matpac.batches import Batch
 from matpac.schedules import Scheduled
@@ -67,6 +68,25 @@ def test_micro_batches_give_the_update_of_the_whole_batch(size: int) -> None:
     """Also a size that does not divide the batch: its last part counts for fewer clips."""
     accumulating = make_trainer(pretrain={"micro_batch_size": size})
     assert_alike(accumulating, make_trainer(), tolerance=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+def test_an_update_reads_no_value_of_a_tensor(
+    precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On tensors without values: a loss turned into a float, or a mask as an index, raises here.
+
+    On a GPU each would wait for it; `test_gpu` sees there what else does.
+    """
+    settings = {"precision": precision, "micro_batch_size": 3, "activation_checkpointing": True}
+    # Such tensors cannot be moved; here there is nowhere to move them to.
+    monkeypatch.setattr(torch.nn.Module, "to", lambda self, _: self)
+    with FakeTensorMode():
+        trainer = make_trainer(pretrain=settings)
+        for step in range(2):
+            measured = trainer.step(make_batch(), step, AT, measure=True)
+        with pytest.raises(DataDependentOutputException):
+            measured.losses.tolist()
 
 
 def test_centre_and_teacher_change_once_per_update() -> None:
