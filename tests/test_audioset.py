@@ -426,6 +426,14 @@ def headers_left(path: Path) -> set[str]:
     return names
 
 
+def test_one_block_of_zeros_ends_a_tar(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "a.tar", {"a.wav": bytes(1000)})
+    whole = path.read_bytes()[: 512 + 1024]
+    for zeros, problem in ((512, ""), (511, "perhaps cut off: it ends without the mark of its end")):
+        path.write_bytes(whole + bytes(zeros))
+        assert listings.scan(path, audio.EXTENSIONS).problem == problem
+
+
 def test_what_tars_are_made_of(tmp_path: Path) -> None:
     """Long and foreign names, headers about all members, joined tars, links, folders."""
     long = "x" * 150 + "/" + "ü" * 60 + "_30.000.wav"
