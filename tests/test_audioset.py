@@ -429,7 +429,10 @@ def headers_left(path: Path) -> set[str]:
 def test_one_block_of_zeros_ends_a_tar(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "a.tar", {"a.wav": bytes(1000)})
     whole = path.read_bytes()[: 512 + 1024]
-    for zeros, problem in ((512, ""), (511, "perhaps cut off: it ends without the mark of its end")):
+    for zeros, problem in (
+        (512, ""),
+        (511, "perhaps cut off: it ends without the mark of its end"),
+    ):
         path.write_bytes(whole + bytes(zeros))
         assert listings.scan(path, audio.EXTENSIONS).problem == problem
 
