@@ -52,12 +52,14 @@ def folder_manifest(
     _refuse_missing(name, audio_folder)
     label_columns = [labels] if isinstance(labels, str) else labels or []
     table = read_table(csv, [filename, *label_columns, fold, split, group])
-    paths = _locate(audio_folder, table[filename].map(_normalised))
+    paths, ambiguous = _locate(audio_folder, table[filename].map(_normalised))
     manifest = pd.DataFrame({"clip": table[filename], "path": paths})
     manifest["clip"] = _unique_names(manifest)
     order = manifest["path"].argsort(kind="stable")
     manifest, table = (each.iloc[order].reset_index(drop=True) for each in (manifest, table))
     add_facts(manifest, audio_folder, window_ms=window_ms, cache=cache, workers=workers, name=name)
+    several = manifest["path"].isin(ambiguous)
+    manifest.loc[several, "excluded"] = "several files below have this name"
     manifest["split"], manifest["fold"], manifest["group"] = "", 0, manifest["clip"]
     scheme, num_folds = add_parts(manifest, table, csv, fold, split)
     classes = add_labels(manifest, table, csv, labels, separator, kind)
@@ -130,15 +132,19 @@ def _normalised(text: str) -> str:
     return posixpath.normpath(text) if text else ""
 
 
-def _locate(folder: Path, wanted: pd.Series) -> np.ndarray:
-    """Paths relative to ``folder``; bare names that are not directly in it are searched for."""
+def _locate(folder: Path, wanted: pd.Series) -> tuple[np.ndarray, set[str]]:
+    """Paths relative to ``folder``; bare names that are not directly in it are searched for.
+
+    Returns: the paths, and those bare names that several files have.
+    """
     paths = wanted.to_numpy(dtype=object, copy=True)
     searched = [
         row for row, text in enumerate(paths) if text and "/" not in text
         and not (folder / text).is_file()
     ]  # fmt: skip
+    ambiguous: set[str] = set()
     if not searched:
-        return paths
+        return paths, ambiguous
     below: dict[str, list[str]] = defaultdict(list)
     for relative in walk(folder):
         file = PurePosixPath(relative)
@@ -146,9 +152,12 @@ def _locate(folder: Path, wanted: pd.Series) -> np.ndarray:
         if file.suffix.lower() in audio.EXTENSIONS:
             below[file.stem].append(relative)
     for row in searched:
-        if len(found := below.get(paths[row], [])) == 1:
+        found = below.get(paths[row], [])
+        if len(found) > 1:
+            ambiguous.add(paths[row])
+        elif found:
             paths[row] = found[0]
-    return paths
+    return paths, ambiguous
 
 
 def _unique_names(manifest: pd.DataFrame) -> list[str]:
