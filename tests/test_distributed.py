@@ -23,9 +23,11 @@ UPDATES, LOST = 4, 7
 # Some gradients are 0 but for rounding (of the attention's key bias, say); divided by their own
 # size, as Adam does with its usual epsilon, they would move weights by chance.
 STEADY = {"eps": 1e-3, "learning_rate": 0.03, "batch_size": 8}
+PARTS = {2: 3, 4: 1}
+"""Processes -> clips of a micro-batch: four in threes, two one by one."""
 RUNS = {
     "plain": {"pretrain": STEADY},
-    # One clip at a time; in one process all at once, so it is the accumulation that is tested.
+    # In `PARTS`; in one process all at once, so it is the accumulation that is tested.
     "accumulated": {"pretrain": STEADY, "objective": {"centering": "logits"}},
     # The head gets no gradient.
     "no_classification": {"pretrain": STEADY, "objective": {"alpha": 1.0}},
@@ -183,8 +185,8 @@ def several_things(bulk: Path, processes: int) -> dict[str, Any]:
     outputs = bulk / f"{processes} processes"
     jobs = {}
     for name, changes in RUNS.items():
-        one_by_one = {"micro_batch_size": 1 if processes > 1 and name == "accumulated" else None}
-        changes = changes | {"pretrain": changes["pretrain"] | one_by_one}
+        micro = PARTS.get(processes) if name == "accumulated" else None
+        changes = changes | {"pretrain": changes["pretrain"] | {"micro_batch_size": micro}}
         jobs[name] = tiny.make_job(bulk, outputs, tiny.run(**changes))
     often = {"epochs": 2.0, "checkpoint_every_s": 0.0, "keep_checkpoints": 9}
     run = tiny.run(objective={"alpha": 1.0}, pretrain=often)

@@ -389,8 +389,9 @@ def test_the_command_trains_a_run(
     assert (
         files.read_json(tmp_path / "data/tiny/metrics/pretrain/base.json")["seed_0"]["steps"] == 2
     )
-    with pytest.raises(ValueError, match="run: got 'bse', allowed: base, seeds"):
+    with pytest.raises(SystemExit, match="2"):
         command(monkeypatch, "bse")
+    assert capsys.readouterr().err.endswith("error: run: got 'bse', allowed: base, seeds\n")
 
 
 def test_a_signal_before_training_ends_the_command_at_once(
