@@ -1,11 +1,18 @@
 """Updates on a GPU against the same on the CPU: ``MATPAC_TEST_GPU=1 pytest -m gpu tests``."""
 
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
 import pytest
 import tiny
 import torch
 
-from matpac import distributed
+from matpac import distributed, states
 from matpac.batches import Batch
+from matpac.interruption import Interrupted
+from matpac.pretrain import train
 from matpac.schedules import Scheduled
 from matpac.trainer import Measured, Trainer
 
@@ -76,3 +83,36 @@ def test_no_update_waits_for_the_device(monkeypatch, precision, micro_batch_size
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert measured.losses.isfinite().all() and trainer.failed_at() is None
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_a_run_stops_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    """The whole loop: batches from a loader process, a state from the device and back to it."""
+    monkeypatch.setenv("MATPAC_PROGRESS", "silent")
+    tiny.make_store(tmp_path / "bulk" / "logmel" / "noise", [32 + n for n in range(8)])
+    run = tiny.run(pretrain={"precision": precision, "micro_batch_size": 3, "workers": 1})
+    whole, stopped = (
+        tiny.make_job(tmp_path / "bulk", tmp_path / name, run) for name in ("whole", "stopped")
+    )
+    train(whole)
+    step, pinned = Trainer.step, []
+
+    def interrupted(self: Trainer, batch: Batch, index: int, *args: object, **named: object):
+        pinned.extend(tensor.is_pinned() for tensor in batch)
+        if index == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, batch, index, *args, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "step", interrupted)
+        with pytest.raises(Interrupted, match="stopped after step 5; state saved"):
+            train(stopped)
+    assert pinned == [True] * 12
+    assert "cuda" in states.read(tiny.newest(stopped))["random"][0]
+    train(stopped)
+    logs = [np.loadtxt(job.logs / "log.csv", delimiter=",", skiprows=1) for job in (stopped, whole)]
+    assert logs[0].shape == (12, 10)
+    # Kernels add up in any order: the last digits of half precision.
+    np.testing.assert_allclose(*logs, rtol=5e-2)
