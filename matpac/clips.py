@@ -151,7 +151,9 @@ def verify(
                 f"{part}: got {size} bytes, the index says {entry['bytes']}; run {_command(folder)}"
             )
         if checksums and files.sha256(part) != entry["sha256"]:
-            raise ValueError(f"{part}: its checksum is not the index's; run {_command(folder)}")
+            raise ValueError(
+                f"{part}: its checksum is not the index's; remove it and run {_command(folder)}"
+            )
     return index
 
 

@@ -123,10 +123,9 @@ def main(arguments: list[str] | None = None) -> str | None:
 
     Returns: what went wrong, for `sys.exit`.
     """
-    description = main.__doc__.partition("\n")[0]
-    argparse.ArgumentParser("python -m matpac.sources", description=description).parse_args(
-        arguments
-    )
+    parser = argparse.ArgumentParser("python -m matpac.sources")
+    parser.description = main.__doc__.partition("\n")[0]
+    parser.parse_args(arguments)
     try:
         params = config.load()
         write_weights(params)

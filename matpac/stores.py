@@ -3,10 +3,14 @@
 A store is kept as long as what decides it (the files of the manifest, the front end, this code's
 version) stays the same. An interrupted one is continued from its finished shards. Memory is needed
 for the table alone, a row per clip.
+
+``python -m matpac.stores`` reads all stores of the active profile and compares their checksums.
 """
 
+import argparse
 import math
 import shutil
+import sys
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -15,7 +19,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from matpac import datasets, files
+from matpac import config, datasets, files
 from matpac.clips import COLUMNS, verify
 from matpac.progress import Progress
 from matpac.shards import ShardJob, finished, part_path, plan_shards, shard_path, write_shard
@@ -217,3 +221,27 @@ def _tidy(folder: Path) -> None:
     for path in [folder / "parts", *folder.parent.glob(f"{folder.name}.*")]:
         shutil.rmtree(path, ignore_errors=True)
     files.remove_temporaries(folder)  # of a cluster's lost worker, which may still be at it
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Reads all log-mel stores of the profile in params.yaml and compares their checksums.
+
+    Returns: the exit code: 1 if one is damaged.
+    """
+    parser = argparse.ArgumentParser("python -m matpac.stores")
+    parser.description = main.__doc__.partition("\n")[0]
+    parser.parse_args(arguments)
+    folder = config.bulk(config.load()) / "logmel"
+    damaged = False
+    for path in sorted(folder.glob("*/index.json")):
+        try:
+            index = verify(path.parent, checksums=True)
+            print(f"{path.parent}: as written, {index['num_clips']:,} clips")
+        except (FileNotFoundError, ValueError) as error:
+            print(error, file=sys.stderr)
+            damaged = True
+    return int(damaged)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -476,3 +476,25 @@ def test_memory_of_a_worker_does_not_grow_with_the_number_of_clips(
     for number in range(1, 6):
         write(number)
     assert resident_mb() - before < 20  # 80 clips are 100 MB of samples and 25 MB of log-mels
+
+
+def test_command_names_damaged_stores(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setenv("MATPAC_ROOT", str(tmp_path))
+    monkeypatch.delenv("MATPAC_DATA", raising=False)
+    text = (Path(__file__).parent / "smoke.yaml").read_text()
+    (tmp_path / "params.yaml").write_text(text)
+    for name in ("a", "b"):
+        corpus.build(tmp_path / "data/smoke/logmel" / name)
+    assert stores.main([]) == 0
+    assert capsys.readouterr().out.count(": as written, ") == 2
+    shard = tmp_path / "data/smoke/logmel/a/shard-00000.f16"
+    original = shard.read_bytes()
+    shard.write_bytes(bytes([original[0] ^ 1]) + original[1:])
+    assert stores.main([]) == 1
+    out, err = capsys.readouterr()
+    assert f"{shard}: its checksum is not the index's; remove it and run" in err
+    assert out.count(": as written, ") == 1 and "logmel/b: as written" in out
+    shard.unlink()  # what it says
+    assert corpus.build(shard.parent)[1] and shard.read_bytes() == original
