@@ -14,8 +14,9 @@ python=$1 processes=$2 meeting=$3 run=$4
     -m matpac.pretrain "$run" &
 torchrun=$!
 
-# The training processes are told, not torchrun, which would give them no more than 30 seconds.
-trap 'pkill -TERM -P "$torchrun"' TERM
+# The training processes are told, not torchrun, which would give them no more than 30 seconds; and
+# told when they are there, as machines may wait for each other before.
+trap 'until pkill -TERM -P "$torchrun" || ! kill -0 "$torchrun" 2> /dev/null; do sleep 1; done' TERM
 
 wait "$torchrun"
 status=$?

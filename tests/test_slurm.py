@@ -53,6 +53,9 @@ case "$*" in
     *)
         env | grep -E '^(SRUN_|OMP_|NCCL_|GLOO_)' | sort >> "$LOG"
         trap 'echo "torchrun told" >> "$LOG"' TERM
+        mkfifo "$LOG.fifo"
+        touch "$LOG.torchrun"
+        read -rt "${MEETING_S:-0}" <> "$LOG.fifo" # waits without a process of its own
         bash -c "$TRAINING" &
         wait $! || exit 1
         ;;
@@ -222,6 +225,15 @@ def test_a_stopped_job_is_queued_again_when_its_state_is_saved(tmp_path: Path, a
     log = cluster.log.read_text()
     assert "srun killed" not in log and "torchrun told" not in log  # or saving would be cut short
     assert list(cluster.states.parent.glob(".told-*")) == []
+
+
+def test_a_job_is_told_to_stop_before_its_training_processes_are_there(tmp_path: Path) -> None:
+    """Machines may wait for each other for minutes."""
+    training = f"{UNTIL_TOLD} [[ ${{told:-}} ]] && touch {STATE}; exit 75"
+    cluster = Cluster(tmp_path, TRAINING=training, MEETING_S="1.5")
+    status, output = cluster.told_to_stop(tmp_path / "log.torchrun")
+    assert status == 0, output
+    assert cluster.calls("scontrol")[1:] == ["requeue 123456"]
 
 
 def test_without_a_new_state_the_job_is_not_queued_again(tmp_path: Path) -> None:
