@@ -1,6 +1,7 @@
 """Contracts between the files of the repository: imports, stages, notebooks, lock, style."""
 
 import ast
+import importlib
 import math
 import re
 import subprocess
@@ -281,6 +282,23 @@ def test_make_help_lists_every_command() -> None:
     command = ["make", "--no-print-directory", "help"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert {line.split()[0] for line in done.stdout.splitlines()} == set(commands.split())
+
+
+@pytest.mark.parametrize("name", ["checkpoint", "config", "minutes", "plan", "sources", "stores"])
+def test_asking_a_command_for_help_does_nothing_else(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """Of those that need no argument, and would begin."""
+    (tmp_path / "params.yaml").write_text((ROOT / "tests/smoke.yaml").read_text())
+    (tmp_path / "data/smoke/checkpoints").mkdir(parents=True)
+    monkeypatch.setenv("MATPAC_ROOT", str(tmp_path))
+    monkeypatch.delenv("MATPAC_DATA", raising=False)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(SystemExit) as stopped:
+        importlib.import_module(f"matpac.{name}").main(["--help"])
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: python -m matpac.{name} ")
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_dvc_sends_no_analytics() -> None:
