@@ -42,7 +42,7 @@ class Cluster(Executor):
 
     def __init__(self, address: str, *, setting: str, folders: Sequence[Path]) -> None:
         try:
-            from distributed import Client
+            client = _client_class()
         except ModuleNotFoundError:
             raise ModuleNotFoundError(
                 f"{setting}: got {address!r}, which needs the package distributed; "
@@ -51,7 +51,7 @@ class Cluster(Executor):
         self.address, self.setting = address, setting
         self.folders = [str(folder.resolve()) for folder in folders]
         try:
-            self._client = Client(address, timeout=SECONDS_TO_CONNECT, set_as_default=False)
+            self._client = client(address, timeout=SECONDS_TO_CONNECT, set_as_default=False)
         except (OSError, ValueError) as error:
             raise ConnectionError(
                 f"{setting}: got {address!r}, where no Dask scheduler answered within "
@@ -100,6 +100,25 @@ class Cluster(Executor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Disconnects; jobs that are not finished are given up."""
         self._client.close()
+
+
+def _client_class() -> "type[distributed.Client]":
+    """Dask's client, which `distributed` alone would leave half-open where it cannot start.
+
+    Collected as garbage later, perhaps in the thread that another client is starting, such a one
+    would wait for a lock that is held until that thread has started.
+    """
+    from distributed import Client
+
+    class ClosedUnlessStarted(Client):
+        def start(self, **kwargs: Any) -> None:
+            try:
+                super().start(**kwargs)
+            except BaseException:
+                self.close()
+                raise
+
+    return ClosedUnlessStarted
 
 
 def _pass_on(result: Callable[[], Any], future: Future) -> None:

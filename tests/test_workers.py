@@ -39,7 +39,7 @@ def ignores_ctrl_c(process: int) -> bool:
     return bool(int(ignored.split()[1], 16) & 1 << signal.SIGINT - 1)
 
 
-def wait_until(condition: Callable[[], bool], *, seconds: float = 20.0) -> None:
+def wait_until(condition: Callable[[], bool], *, seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not happen in time"
