@@ -57,7 +57,7 @@ class Teacher(nn.Module):
         head_decay: float,
         active: Tensor | float = 1.0,
     ) -> None:
-        """new = decay * old + (1 - decay) * student, tensor by tensor.
+        """new = decay * old + (1 - decay) * student: one kernel for the encoder, one for the head.
 
         Args:
             active: 1, or 0 to leave everything as it is; on the device, so that nobody waits.
@@ -66,7 +66,30 @@ class Teacher(nn.Module):
             (self.encoder, student.encoder, encoder_decay),
             (self.head, student.head, head_decay),
         ):
-            old, new = list(own.parameters()), list(other.parameters())
             # old + weight * (new - old): decay and 1 - decay, both rounded, need not add up to 1.
             weight = torch.as_tensor((1 - decay) * active)
-            torch._foreach_lerp_(old, new, [weight] * len(old))
+            side_by_side(own).lerp_(side_by_side(other), weight)
+
+
+ALIGNED = 16
+"""Entries to whose multiples a parameter's place is rounded: 64 bytes of float32, as torch's own
+memory is, which matrix products want."""
+
+
+@torch.no_grad()
+def side_by_side(module: nn.Module) -> Tensor:
+    """A module's parameters as one tensor, (entries,), in whose memory they lie from now on.
+
+    What moves the module takes them out of it again; the next call lays them out anew.
+    """
+    parameters = list(module.parameters())
+    places = [-(-parameter.numel() // ALIGNED) * ALIGNED for parameter in parameters]
+    first, total = parameters[0].detach(), sum(places)
+    memory = first.untyped_storage()
+    together = all(parameter.untyped_storage() is memory for parameter in parameters)
+    if together and memory.nbytes() == total * first.element_size():
+        return first.as_strided((total,), (1,), 0)
+    whole = first.new_zeros(total)
+    for parameter, place in zip(parameters, whole.split(places), strict=True):
+        parameter.data = place[: parameter.numel()].view_as(parameter).copy_(parameter)
+    return whole
