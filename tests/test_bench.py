@@ -213,12 +213,19 @@ def test_logmel_reports_both_kinds_of_files(tmp_path: Path, monkeypatch) -> None
     for name in ("a", "b", "c"):
         soundfile.write(tmp_path / "audio" / f"{name}.flac", noise, 22050)
     found = logmel.report(tmp_path, workers=1, rounds=1)
-    assert found["settings"] == {"clips": 3, "files": "flac", "workers": 1, "rounds": 1}
+    repeats = {"files": 1, "wav": 8}
+    assert found["settings"] == {
+        "clips": 3,
+        "repeats": repeats,
+        "files": "flac",
+        "workers": 1,
+        "rounds": 1,
+    }
     rates = found["figures"]["clips_per_s"]
-    ways = ("store", "usual", "alone")
+    ways = ("store", "usual", "together", "alone")
     assert set(rates) == {f"{way}, {kind}" for way in ways for kind in ("files", "wav")}
-    for other in ("usual", "alone"):
-        expected = rates["store, wav"] / rates[f"{other}, wav"]
+    for way, other in (("store", "usual"), ("together", "alone")):
+        expected = rates[f"{way}, wav"] / rates[f"{other}, wav"]
         ratio = found["figures"]["ratio"][f"to {other}, wav"]
         assert ratio == pytest.approx(expected, rel=0.01)
     assert set(found["figures"]["parts_ms"]["wav"]) == {
@@ -227,6 +234,17 @@ def test_logmel_reports_both_kinds_of_files(tmp_path: Path, monkeypatch) -> None
         "log-mel",
         "saving",
     }
+
+
+def test_repeated_clips_are_all_made(tmp_path: Path) -> None:
+    (tmp_path / "audio").mkdir()
+    for name in "ab":
+        soundfile.write(tmp_path / "audio" / f"{name}.wav", np.full(16000, 0.1), 16000)
+    clips = logmel.repeat(logmel.manifest(tmp_path / "audio"), 3)
+    with Workers(1, preload="matpac.bench.logmel") as alone:
+        logmel._ours(clips, tmp_path / "audio", tmp_path / "store", alone)()
+    found = Store(tmp_path / "store-0").clip_ids.tolist()
+    assert found == ["a 0", "b 0", "a 1", "b 1", "a 2", "b 2"]
 
 
 # -------------------------------------------------------------------------------- gpu

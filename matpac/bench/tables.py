@@ -82,8 +82,9 @@ def _logmel(settings: dict[str, Any], figures: dict[str, Any]) -> Iterator[Row]:
             f"{theirs[kind]}{rates[f'usual, {kind}']:.0f} with a kernel per file "
             f"({ratios[f'to usual, {kind}']:.1f} ×)",
         )
+        repeats = settings["repeats"][kind]
         yield (
-            "the same, 1 process",
+            "the same, 1 process" if repeats == 1 else f"each of them {repeats} times, 1 process",
             f"{rates[f'alone, {kind}']:.0f} clips/s",
             f"{settings['workers']} processes are {ratios[f'to alone, {kind}']:.2f} × as fast",
         )
