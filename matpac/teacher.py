@@ -3,6 +3,8 @@
 Shapes: B clips, M masked patches, D width, K prototypes.
 """
 
+from itertools import accumulate
+
 import torch
 from torch import Tensor, nn
 
@@ -83,13 +85,16 @@ def side_by_side(module: nn.Module) -> Tensor:
     What moves the module takes them out of it again; the next call lays them out anew.
     """
     parameters = list(module.parameters())
-    places = [-(-parameter.numel() // ALIGNED) * ALIGNED for parameter in parameters]
-    first, total = parameters[0].detach(), sum(places)
+    sizes = [-(-parameter.numel() // ALIGNED) * ALIGNED for parameter in parameters]
+    total, places = sum(sizes), accumulate(sizes, initial=0)
+    first = parameters[0].detach()
     memory = first.untyped_storage()
-    together = all(parameter.untyped_storage() is memory for parameter in parameters)
-    if together and memory.nbytes() == total * first.element_size():
+    if memory.nbytes() == total * first.element_size() and all(
+        parameter.untyped_storage() is memory and parameter.storage_offset() == place
+        for parameter, place in zip(parameters, places, strict=False)
+    ):
         return first.as_strided((total,), (1,), 0)
     whole = first.new_zeros(total)
-    for parameter, place in zip(parameters, whole.split(places), strict=True):
-        parameter.data = place[: parameter.numel()].view_as(parameter).copy_(parameter)
+    for parameter, part in zip(parameters, whole.split(sizes), strict=True):
+        parameter.data = part[: parameter.numel()].view_as(parameter).copy_(parameter)
     return whole

