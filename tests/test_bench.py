@@ -198,7 +198,7 @@ def test_both_ways_make_the_same_logmels(tmp_path: Path) -> None:
     with Workers(1, preload="matpac.bench.logmel") as alone:
         assert logmel._ours(clips, audio, tmp_path / "store", alone)() > 0
         assert logmel._usual(clips, audio, tmp_path / "usual", alone)() > 0
-    store = Store(tmp_path / "store-0")
+    store = Store(tmp_path / "store")
     assert store.clip_ids.tolist() == ["a", "b"]
     for index, name in enumerate("ab"):
         usual = np.load(tmp_path / "usual" / f"{name}.npy")
@@ -243,7 +243,7 @@ def test_repeated_clips_are_all_made(tmp_path: Path) -> None:
     clips = logmel.repeat(logmel.manifest(tmp_path / "audio"), 3)
     with Workers(1, preload="matpac.bench.logmel") as alone:
         logmel._ours(clips, tmp_path / "audio", tmp_path / "store", alone)()
-    found = Store(tmp_path / "store-0").clip_ids.tolist()
+    found = Store(tmp_path / "store").clip_ids.tolist()
     assert found == ["a 0", "b 0", "a 1", "b 1", "a 2", "b 2"]
 
 

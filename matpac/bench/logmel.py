@@ -7,10 +7,10 @@ clock.
 """
 
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ def report(esc10: Path, *, workers: int = 2, rounds: int = 5) -> dict[str, Any]:
         works: dict[str, Callable[[], float]] = {}
         for kind, audio_folder in kinds.items():
             clips = manifest(audio_folder)
-            works[f"store, {kind}"] = _ours(clips, audio_folder, folder / kind, pool)
+            works[f"store, {kind}"] = _ours(clips, audio_folder, folder / f"{kind}-store", pool)
             works[f"usual, {kind}"] = _usual(clips, audio_folder, folder / "usual", pool)
             repeated = repeat(clips, REPEATS[kind])
             for way, processes in (("together", pool), ("alone", alone)):
@@ -113,15 +113,16 @@ def _ours(
     clips: pd.DataFrame, audio_folder: Path, folder: Path, workers: Workers
 ) -> Callable[[], float]:
     """A work for `measure.in_turns`: clips per second into a new store each time."""
-    numbers = count()
 
     def rate() -> float:
+        if folder.exists():
+            shutil.rmtree(folder)
         os.sync()  # what others left to write is not this one's to wait for
         start = time.perf_counter()
         index, _ = stores.build(
             clips,
             audio_folder,
-            folder.with_name(f"{folder.name}-{next(numbers)}"),
+            folder,
             front_end=PAPER,
             shard_bytes=4 * 10**9,
             max_bad_fraction=0.0,
