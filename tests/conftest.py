@@ -1,14 +1,18 @@
-"""Before torch is imported: no GPU, since tests compare bits, and threads that do not spin.
+"""Before torch is imported: no GPU, since tests compare bits, and threads that do not spin. Ctrl-C
+works, which a shell leaves ignored in what it starts in the background.
 
 Tests marked ``gpu`` run when MATPAC_TEST_GPU is set.
 """
 
 import os
+import signal
 
 if not os.environ.get("MATPAC_TEST_GPU"):
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 os.environ.pop("DASK_SCHEDULER_ADDRESS", None)  # nobody else's cluster
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from collections.abc import Iterator
 from pathlib import Path
