@@ -95,9 +95,11 @@ class Trainer:
         self.replica = distributed.replicate(
             self.student, clip, random_mask(noise, run.model.mask_ratio)
         )
+        self.judge = judge
         if pretrain.compile:  # after the pass in there, which would be compiled for one clip
             self.student.compile()
             self.teacher.compile()
+            self.judge = torch.compile(judge)
 
     def step(self, batch: Batch, step: int, at: Scheduled, *, measure: bool) -> Measured:
         """One update (MATPAC Sec. III).
@@ -148,11 +150,12 @@ class Trainer:
             with torch.no_grad():
                 target = self.teacher(self.student.patches(logmel, mask.masked))
             predicted = self.replica(logmel, mask)
-        teacher = teacher_distribution(target.logits, self.center.value, at.teacher_temp)
-        log_student = student_log_distribution(predicted.logits, objective.student_temp)
-        prediction = losses.prediction_losses(predicted.latents, target.latents)
-        classification = losses.classification_losses(log_student, teacher)
-        return Outcome(predicted, target, log_student, teacher, prediction, classification)
+        # A tensor: for each new number the compiled code would be compiled again.
+        temperature = torch.full((), at.teacher_temp, device=self.device)
+        judged = self.judge(
+            *predicted, *target, self.center.value, temperature, objective.student_temp
+        )
+        return Outcome(predicted, target, *judged)
 
     def update(self, step: int, at: Scheduled, total: Tensor, center: Tensor) -> Tensor:
         """Optimiser, then teacher and centre, unless loss or gradient is not finite.
@@ -209,6 +212,26 @@ class Trainer:
         for name in ("student", "teacher", "center", "optimizer", "scaler"):
             getattr(self, name).load_state_dict(state[name])
         self.skipped.copy_(state["skipped"])
+
+
+def judge(
+    latents: Tensor,
+    logits: Tensor,
+    target_latents: Tensor,
+    target_logits: Tensor,
+    center: Tensor,
+    teacher_temp: Tensor,
+    student_temp: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The distributions and losses of a micro-batch, in the order of `Outcome`."""
+    teacher = teacher_distribution(target_logits, center, teacher_temp)
+    log_student = student_log_distribution(logits, student_temp)
+    return (
+        log_student,
+        teacher,
+        losses.prediction_losses(latents, target_latents),
+        losses.classification_losses(log_student, teacher),
+    )
 
 
 def split(batch: Batch, size: int | None) -> list[Batch]:

@@ -34,6 +34,9 @@ from matpac.released import load_released, our_name
 from matpac.teacher import Teacher
 
 FOLDER = Path(os.environ.get("MATPAC_PARITY_DIR", Path(__file__).parent / "data" / "parity"))
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+"""A GPU where MATPAC_TEST_GPU lets tests see it; its products are float32's, without TF32."""
+torch.backends.cuda.matmul.allow_tf32 = False
 LOGMEL = 3e-4
 LATENT = 3e-6
 FRAMES_FROM_WAVE = 3e-5
@@ -94,7 +97,8 @@ def model_config(config: dict) -> ModelConfig:
 def close(
     ours: Tensor | np.ndarray, recorded: np.ndarray, tolerance: float, relative: float = 0
 ) -> None:
-    np.testing.assert_allclose(np.asarray(ours), recorded, rtol=relative, atol=tolerance)
+    ours = np.asarray(ours.cpu() if isinstance(ours, Tensor) else ours)
+    np.testing.assert_allclose(ours, recorded, rtol=relative, atol=tolerance)
 
 
 # ---------------------------------------------------------------------------------- inference
@@ -113,7 +117,7 @@ def inference(request: pytest.FixtureRequest) -> tuple[dict[str, np.ndarray], Au
         std=config["lms_std"],
     )
     load_released(encoder, state)
-    return arrays, encoder
+    return arrays, encoder.to(DEVICE)
 
 
 def lengths(arrays: dict[str, np.ndarray]) -> list[str]:
@@ -125,7 +129,7 @@ def lengths(arrays: dict[str, np.ndarray]) -> list[str]:
 def test_log_mels(inference) -> None:
     arrays, _ = inference
     for length in lengths(arrays):
-        ours = LogMel()(torch.from_numpy(arrays[f"wave__{length}"]))
+        ours = LogMel().to(DEVICE)(torch.from_numpy(arrays[f"wave__{length}"]).to(DEVICE))
         close(ours, arrays[f"logmel__{length}"], LOGMEL)
 
 
@@ -134,8 +138,8 @@ def test_log_mels(inference) -> None:
 def test_embeddings_of_all_layers(inference, mode: str, source: str) -> None:
     arrays, encoder = inference
     for length in lengths(arrays):
-        stored = torch.from_numpy(arrays[f"{source}__{length}"])
-        logmel = LogMel()(stored[None]) if source == "wave" else stored[None]
+        stored = torch.from_numpy(arrays[f"{source}__{length}"]).to(DEVICE)
+        logmel = LogMel().to(DEVICE)(stored[None]) if source == "wave" else stored[None]
         latents = encoder(logmel, mode=mode)  # (1, L, R, n, D)
         layers = frames(latents)  # (1, L, n, R*D)
         as_released = interleave(layers, encoder) if mode == "fast" else layers
@@ -204,10 +208,12 @@ class Recorded:
         self.teacher.head.load_state_dict(self.teacher_state("head_before"))
         self.center = Center(config["K"], averages="probabilities", momentum=CENTER_MOMENTUM)
         self.center.value.copy_(self.tensor("center_before").flatten())
+        for module in (self.student, self.teacher, self.center):
+            module.to(DEVICE)
         self.steps = [self.step("step1"), self.step("step2")]
 
     def tensor(self, key: str) -> Tensor:
-        return torch.from_numpy(self.arrays[key])
+        return torch.from_numpy(self.arrays[key]).to(DEVICE)
 
     def with_prefix(self, prefix: str) -> list[str]:
         return [key for key in self.arrays if key.startswith(prefix)]
@@ -276,7 +282,7 @@ def test_masks(recorded: Recorded, step) -> None:
     name, ours = step
     mask: Mask = ours["mask"]
     shuffle = torch.cat([mask.visible, mask.masked], dim=1)
-    np.testing.assert_array_equal(shuffle, recorded.arrays[f"{name}/ids_shuffle"])
+    np.testing.assert_array_equal(shuffle.cpu(), recorded.arrays[f"{name}/ids_shuffle"])
     scalars = recorded.scalars(name)
     assert mask.visible.shape[1] == scalars["len_keep"]
     assert mask.masked.shape[1] == scalars["n_masked"]
@@ -342,8 +348,8 @@ def test_ema_changes_of_every_teacher_tensor(recorded: Recorded) -> None:
             ours = first["after"][prefix + name] - first["before"][prefix + name]
             theirs = recorded.tensor(key) - states["before"][name]
             # new = d*old + (1-d)*student rounds once per operation: two units in the last place.
-            unit = np.spacing(np.abs(states["before"][name].numpy()).max())
-            close(ours, theirs.numpy(), 2 * float(unit))
+            unit = np.spacing(np.abs(states["before"][name].cpu().numpy()).max())
+            close(ours, theirs.cpu().numpy(), 2 * float(unit))
             assert theirs.abs().max() == 0 or ours.abs().max() > 0
 
 
