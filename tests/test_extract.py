@@ -22,7 +22,9 @@ from matpac.model import Student
 from matpac.provenance import code_digest
 
 LENGTHS = [32, 8, 45, 64, 33, 8, 100, 45, 9, 32, 50]
-CLOSE = {"rtol": 0, "atol": 1e-6}  # other clips in a batch: another order of summation at most
+CLOSE = {"rtol": 0, "atol": 1e-5}
+"""Other clips in a batch: another order of summation at most, of some hundred terms that are 6e-8
+exact and at most 4 (16 numbers with a norm of 4). Embeddings of other clips differ by 0.1."""
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

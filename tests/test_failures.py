@@ -41,7 +41,7 @@ def test_clips_whose_log_mels_are_not_finite(bulk, tmp_path, monkeypatch, micro_
 
 def test_the_first_tensor_on_the_way_is_named(bulk, tmp_path) -> None:
     trainer, batches = parts(bulk, tmp_path)
-    trainer.student.head.mlp[0].bias.data[0] = 3e38
+    trainer.student.head.mlp[0].bias.data[0] = math.inf
     lines = failures.describe(trainer, batches, 0, AT).splitlines()
     assert lines == [f"  student's logits of {name}" for name in batches.names(0)]
 
@@ -65,5 +65,5 @@ def test_nothing_found_the_second_time(bulk, tmp_path) -> None:
 def test_long_lists_end_with_a_count(bulk, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(failures, "SHOWN", 2)
     trainer, batches = parts(bulk, tmp_path)
-    trainer.student.head.mlp[0].bias.data[0] = 3e38
+    trainer.student.head.mlp[0].bias.data[0] = math.inf
     assert failures.describe(trainer, batches, 0, AT).splitlines()[2:] == ["  ... and 2 more"]

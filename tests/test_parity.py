@@ -6,10 +6,11 @@ MATPAC_PARITY_DIR points these tests at another folder of the same scheme. Every
 and lengths come from the recording; the constants below are those of the released code.
 
 Tolerances are twice the recording's own float32 rounding, which was measured against float64 when
-it was made (ours rounds as much again): losses 1e-6, gradient norms 5e-7 relative, latents 3e-6.
-Ours differ from the public fixtures by less than 1e-7 in the losses, 2e-7 in the norms and 2e-6 in
-the latents. The nearest wrong methods change more: tanh GELU 2e-4, LayerNorm epsilon 1e-5 2e-5, a
-centre of logits 1.7e-2 in the second loss, no EMA 4.6e-4.
+it was made (ours rounds as much again, on another processor or a GPU): log-mels 3e-4 in bins near
+silence, frame embeddings from the wave 3e-5, losses 1e-6, gradient norms 5e-7 relative, latents
+3e-6. Ours differ from the public fixtures by less than 1e-7 in the losses, 2e-7 in the norms and
+2e-6 in the latents. The nearest wrong methods change more: tanh GELU 2e-4, LayerNorm epsilon 1e-5
+2e-5, a centre of logits 1.7e-2 in the second loss, no EMA 4.6e-4.
 """
 
 import json
@@ -37,9 +38,9 @@ FOLDER = Path(os.environ.get("MATPAC_PARITY_DIR", Path(__file__).parent / "data"
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 """A GPU where MATPAC_TEST_GPU lets tests see it; its products are float32's, without TF32."""
 torch.backends.cuda.matmul.allow_tf32 = False
-LOGMEL = 3e-4
+LOGMEL = 6e-4
 LATENT = 3e-6
-FRAMES_FROM_WAVE = 3e-5
+FRAMES_FROM_WAVE = 6e-5
 LOSS = 2e-6
 LOSS_OF_A_PATCH = 5e-6
 GRADIENT_RELATIVE = 1e-6

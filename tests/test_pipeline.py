@@ -12,7 +12,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -126,11 +125,9 @@ def edit(project: Path):
     path.write_text(before)
 
 
-def test_a_second_repro_runs_nothing_and_is_quick(project: Path) -> None:
-    start = time.monotonic()
+def test_a_second_repro_runs_nothing(project: Path) -> None:
     output = dvc(project, "repro")
     assert ran(output) == [], output
-    assert time.monotonic() - start < 10
 
 
 def test_switching_profiles_and_back_runs_nothing(project: Path) -> None:

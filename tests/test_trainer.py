@@ -53,6 +53,12 @@ def updates(trainer: Trainer, count: int = 3) -> tuple[list[float], dict[str, to
     return measured, tensors(trainer)
 
 
+ROUNDING = 1e-4
+"""Of three updates in float32: a gradient adds up some hundred products of numbers that are 6e-8
+exact, ten layers deep, and Adam divides it by at least 1e-2. Weighing the last, smaller micro-batch
+as a whole one changes the losses by 1e-2."""
+
+
 def assert_alike(ours: Trainer, expected: Trainer, *, tolerance: float) -> None:
     (measured, after), (wanted, reference) = updates(ours), updates(expected)
     assert measured == pytest.approx(wanted, rel=tolerance, abs=tolerance)
@@ -67,7 +73,7 @@ def assert_alike(ours: Trainer, expected: Trainer, *, tolerance: float) -> None:
 def test_micro_batches_give_the_update_of_the_whole_batch(size: int) -> None:
     """Also a size that does not divide the batch: its last part counts for fewer clips."""
     accumulating = make_trainer(pretrain={"micro_batch_size": size})
-    assert_alike(accumulating, make_trainer(), tolerance=1e-5)
+    assert_alike(accumulating, make_trainer(), tolerance=ROUNDING)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
@@ -140,7 +146,7 @@ def test_compiled_networks_compute_the_same(backend: str, monkeypatch: pytest.Mo
         torch.nn.Module, "compile", lambda self: whole(self, backend=backend, fullgraph=True)
     )
     compiled = make_trainer(pretrain={"compile": True, "micro_batch_size": 4})
-    assert_alike(compiled, make_trainer(), tolerance=1e-5)
+    assert_alike(compiled, make_trainer(), tolerance=ROUNDING)
     assert set(compiled.student.state_dict()) == set(make_trainer().student.state_dict())
 
 
