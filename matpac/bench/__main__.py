@@ -2,7 +2,6 @@
 
     python -m matpac.bench                       # all that this machine can run
     python -m matpac.bench step loader           # some
-    python -m matpac.bench gpu --out results     # on a machine with a GPU, within ten minutes
     python -m matpac.bench table                 # only the table of what is in the folder
 
 The part logmel needs the folder ESC-10, with audio/, from --esc10 or the variable ESC10.
@@ -15,10 +14,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import torch
+
 
 from matpac import config, files
-from matpac.bench import gpu, loader, logmel, measure, step
+from matpac.bench import loader, logmel, measure, step
 from matpac.bench.tables import PARTS, insert, table
 from matpac.config import ResolvedRun
 
@@ -53,8 +52,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 def missing_for(part: str, esc10: Path | None) -> str | None:
     """Why a part cannot be run here, if so."""
-    if part == "gpu" and not torch.cuda.is_available():
-        return "no GPU here"
     if part == "logmel" and not (esc10 and (esc10 / "audio").is_dir()):
         return "ESC-10 is not here: --esc10 or ESC10 names a folder with audio/"
     return None
@@ -66,8 +63,6 @@ def run(part: str, esc10: Path | None) -> dict[str, Any]:
     print(f"{part} ...", file=sys.stderr, flush=True)
     if part == "step":
         found = step.report(*paper())
-    elif part == "gpu":
-        found = gpu.report(*paper())
     elif part == "logmel":
         os.environ["MATPAC_PROGRESS"] = "silent"
         found = logmel.report(esc10)

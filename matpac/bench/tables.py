@@ -113,25 +113,8 @@ def _loader(settings: dict[str, Any], figures: dict[str, Any]) -> Iterator[Row]:
     )
 
 
-def _gpu(settings: dict[str, Any], figures: dict[str, Any]) -> Iterator[Row]:
-    for each in figures["steps"]:
-        how = "compiled" if each["compiled"] else "as it is"
-        what = f"training step, {settings['precision']}, micro-batch {each['micro_batch']}, {how}"
-        if "problem" in each:
-            yield what, each["problem"], ""
-            continue
-        yield (
-            what,
-            f"{each['samples_per_s']:,.0f} samples/s, {each['tflop_per_s']:.0f} TFLOP/s, "
-            f"{each['peak_memory_gib'] or 0:.1f} GiB",
-            f"{each['fraction_of_product']:.0%} of bare products; "
-            f"{each['samples_per_s_without_loader']:,.0f} samples/s without the loader",
-        )
-
-
 PARTS: dict[str, Callable[[dict[str, Any], dict[str, Any]], Iterator[Row]]] = {
     "step": _step,
     "logmel": _logmel,
     "loader": _loader,
-    "gpu": _gpu,
 }
