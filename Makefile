@@ -23,14 +23,14 @@ $(VENV)/.ready: requirements.txt pyproject.toml
 	@touch $@
 
 repro: setup        ## Regenerates every table and figure of the profile in params.yaml
-	@$(BIN)/python -m matpac.config
-	@$(BIN)/python -m matpac.sources
+	@$(BIN)/matpac check
+	@$(BIN)/matpac sources
 	$(BIN)/dvc repro
-	@$(BIN)/python -m matpac.minutes
+	@$(BIN)/matpac minutes
 
 plan: setup         ## What `make repro` would run now: hours, GPU-hours, disk
-	@$(BIN)/python -m matpac.config
-	@$(BIN)/python -m matpac.plan
+	@$(BIN)/matpac check
+	@$(BIN)/matpac plan
 
 test: setup         ## All tests, notebooks included
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests
@@ -55,10 +55,10 @@ soak: setup         ## Long tests: kills training many times
 
 esc10: setup        ## Pretrains and probes on real recordings: make esc10 FOLDER=/path/to/ESC-10
 	@test -d "$(FOLDER)/audio" || { echo 'FOLDER: got "$(FOLDER)", needed: a folder with audio/ and meta/esc10.csv'; exit 1; }
-	ESC10="$(abspath $(FOLDER))" $(BIN)/python -m matpac.profiles esc10 -- $(MAKE) repro
+	ESC10="$(abspath $(FOLDER))" $(BIN)/matpac use esc10 -- $(MAKE) repro
 
 bench: setup        ## Measures the speed on this machine; ESC10=/path/to/ESC-10 adds its files
-	$(BIN)/python -m matpac.bench --docs README.md docs/performance.md
+	$(BIN)/python -m benchmarks --docs README.md docs/performance.md
 
 notebooks: setup    ## Re-executes the notebooks at smoke size and saves them in canonical form
 	$(BIN)/python tests/canonical.py
@@ -72,7 +72,7 @@ lock: setup         ## Refreshes requirements.txt from pyproject.toml
 
 PROFILE ?= mini
 use: setup          ## Switches the profile: make use PROFILE=paper (and back: PROFILE=mini)
-	$(BIN)/python -m matpac.profiles $(PROFILE)
+	$(BIN)/matpac use $(PROFILE)
 
 clean-checkpoints:  ## Removes all training states of the active profile
-	$(BIN)/python -m matpac.checkpoint
+	$(BIN)/matpac clean

@@ -25,15 +25,18 @@ from typing import Any
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from benchmarks import measure
+from benchmarks.loader import CLIP_FRAMES, open_batches, tiled_store
 from benchmarks.plain import Plain
-from matpac import config, distributed, flops
-from matpac.batches import loader
-from matpac.bench import measure
-from matpac.bench.loader import CLIP_FRAMES, open_batches, tiled_store
-from matpac.bench.step import AT, make_step, make_trainer
-from matpac.config import ResolvedRun
-from matpac.frozen import frozen
-from matpac.logmel import LogMel, normalise
+from benchmarks.step import AT, make_step, make_trainer
+from matpac.audio.logmel import LogMel
+from matpac.core import distributed
+from matpac.encoders.frozen import frozen
+from matpac.method.patches import normalise
+from matpac.params import load
+from matpac.pretraining import config, flops
+from matpac.pretraining.batches import loader
+from matpac.pretraining.config import ResolvedRun
 
 ROOT = Path(__file__).parents[1]
 
@@ -51,7 +54,7 @@ class Kit:
         self.out, self.toy, self.limit_s, self.begin = out, toy, limit_s, time.monotonic()
         self.cuda = torch.cuda.is_available()
         self.device = distributed.device()
-        params = config.load(ROOT / "params.paper.yaml")
+        params = load(ROOT / "params.paper.yaml")
         self.run, self.num_mels = config.resolve(params, "base"), params.logmel.num_mels
         if toy:
             self.run = _smaller(self.run)

@@ -2,7 +2,8 @@
 
 Plain ``torch.nn`` modules in autocast, an EMA tensor by tensor, fused AdamW, the whole batch at
 once. The sizes are those of a run of ``params.paper.yaml``; the mathematics is that of
-`matpac.trainer`, with the teacher's update before the optimiser's, as in the released code.
+`matpac.pretraining.trainer`, with the teacher's update before the optimiser's, as in the released
+code.
 
 Shapes: B clips, F mel bins, T frames, N patches = V visible + M masked, D width, K prototypes.
 """

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import matpac
-from matpac.waves import shortest
+from matpac.audio.chunking import shortest
 
 
 class AR_MATPAC(BaseAudioRepr):  # noqa: N801 (EVAR's naming)

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from matpac import hub
+from matpac.audio.chunking import shortest
+from matpac.encoders import hub
 from matpac.encoders.interface import Frames, WaveEncoder
-from matpac.waves import shortest
 
 SAMPLE_RATES = (16000, 22050, 32000, 44100, 48000)
 """Hz, at which HEAR's tasks are to be had."""

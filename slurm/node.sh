@@ -11,7 +11,7 @@ python=$1 processes=$2 meeting=$3 run=$4
     --rdzv-backend c10d --rdzv-id "$SLURM_JOB_ID" --rdzv-endpoint "$meeting" \
     --rdzv-conf "is_host=$((SLURM_NODEID == 0)),read_timeout=300" \
     --local-addr "$SLURMD_NODENAME" \
-    -m matpac.pretrain "$run" &
+    -m matpac.cli pretrain "$run" &
 torchrun=$!
 
 # The training processes are told, not torchrun, which would give them no more than 30 seconds; and

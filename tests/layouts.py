@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from matpac.loaders import mtt as official_mtt
-from matpac.loaders import nsynth as official_nsynth
-from matpac.loaders import openmic as official_openmic
+from matpac.data.layouts import mtt as official_mtt
+from matpac.data.layouts import nsynth as official_nsynth
+from matpac.data.layouts import openmic as official_openmic
 
 
 def tone(

@@ -9,8 +9,11 @@ import pandas as pd
 import soundfile
 import torch
 
-from matpac import config, logmel, stores
-from matpac.workers import Workers
+from matpac.audio import logmel
+from matpac.core.parallel import Workers
+from matpac.data.config import FetchParams
+from matpac.features import build as stores
+from matpac.params import parse
 
 FRONT_END = {"sample_rate": 16000, "window_ms": 25.0, "hop_ms": 10.0, "num_mels": 80}
 FRONT_END |= {"fmin_hz": 50.0, "fmax_hz": 8000.0}
@@ -26,7 +29,7 @@ class Corpus:
 
     def build(self, store: Path, *, workers: Workers | None = None, **options: Any) -> tuple:
         options = {"front_end": FRONT_END, "shard_bytes": 10**8, "max_bad_fraction": 0.5} | options
-        workers = workers or Workers(1, preload="matpac.shards")
+        workers = workers or Workers(1, preload="matpac.features.shards")
         return stores.build(self.manifest, self.folder, store, workers=workers, **options)
 
 
@@ -59,7 +62,7 @@ def make_folders(root: Path) -> None:
         table.to_csv(root / f"{name}.csv", index=False)
 
 
-def folder_params(tasks: list[str], **logmel: Any) -> config.FetchParams:
+def folder_params(tasks: list[str], **logmel: Any) -> FetchParams:
     """Parameters of both, with "music" as corpus."""
 
     def dataset(name: str) -> dict[str, Any]:
@@ -69,4 +72,4 @@ def folder_params(tasks: list[str], **logmel: Any) -> config.FetchParams:
     section = FRONT_END | {"mean": None, "std": None, "max_bad_fraction": 0.0, "workers": 1}
     sections = {"profile": "mini", "storage": None, "logmel": section | {"shard_mb": 1} | logmel}
     sections |= {"datasets": {name: dataset(name) for name in ("music", "birds")}}
-    return config.parse(config.FetchParams, sections | {"corpora": {"music": 2.0}, "tasks": tasks})
+    return parse(FetchParams, sections | {"corpora": {"music": 2.0}, "tasks": tasks})

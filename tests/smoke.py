@@ -1,4 +1,4 @@
-"""A project root of smoke size: every stage run once on the parameters of ``tests/smoke.yaml``.
+"""A project root of smoke size: every stage run once on the parameters of ``notebooks/smoke.yaml``.
 
 Tests and the notebooks' nbval run share it. Preparing takes some seconds and is done once per
 session.
@@ -12,9 +12,10 @@ from pathlib import Path
 
 import yaml
 
-from matpac import config
+from matpac.core import paths
+from matpac.params import Params, parse
 
-SMOKE_YAML = Path(__file__).parent / "smoke.yaml"
+SMOKE_YAML = Path(__file__).parents[1] / "notebooks" / "smoke.yaml"
 
 
 def sections() -> dict:
@@ -22,18 +23,19 @@ def sections() -> dict:
     return yaml.safe_load(SMOKE_YAML.read_text())
 
 
-def run_stages(params: config.Params) -> None:
+def run_stages(params: Params) -> None:
     """Every stage of the pipeline, in this process."""
-    from matpac import sources
-    from matpac.fetch import fetch
-    from matpac.figures import figures
-    from matpac.preprocess import preprocess
-    from matpac.pretrain import pretrain
-    from matpac.probe import probe
+    from matpac.data import sources
+    from matpac.data.fetch import fetch
+    from matpac.features.preprocess import preprocess
+    from matpac.pretraining.pretrain import pretrain
+    from matpac.probing.probe import probe
+    from matpac.probing.sources import write_weights
+    from matpac.reporting.figures import figures
 
     with contextlib.redirect_stdout(io.StringIO()):
         sources.write(params)
-        sources.write_weights(params)
+        write_weights(params)
         fetch(params)
         preprocess(params)
         for run in params.runs:
@@ -49,7 +51,7 @@ def prepare(root: Path) -> None:
     Training states and embeddings are removed again: a notebook that trains really trains.
     """
     os.environ |= {"MATPAC_ROOT": str(root), "MATPAC_PROGRESS": "silent", "MATPAC_DATA": ""}
-    params = config.parse(config.Params, sections(), source=str(SMOKE_YAML))
+    params = parse(Params, sections(), source=str(SMOKE_YAML))
     run_stages(params)
     for folder in ("checkpoints", "embeddings"):
-        shutil.rmtree(config.bulk(params) / folder)
+        shutil.rmtree(paths.bulk(params) / folder)

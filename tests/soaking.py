@@ -19,8 +19,9 @@ from typing import Any
 import stopping
 import torch._dynamo  # noqa: F401 (the first update of each life would import it)
 
-from matpac import distributed, files, pretrain, states
-from matpac.job import Job
+from matpac.core import distributed, files
+from matpac.pretraining import pretrain, states
+from matpac.pretraining.run import Job
 
 SLOWER_S = 0.005
 """Each of the seven parts of writing a state takes so much longer: else few kills would hit one."""

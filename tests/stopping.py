@@ -12,8 +12,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from matpac import distributed, logs, pretrain
-from matpac.job import Job
+from matpac.core import distributed
+from matpac.pretraining import logs, pretrain
+from matpac.pretraining.run import Job
 
 
 def after_step(act: Callable[[int], None]) -> None:

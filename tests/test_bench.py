@@ -12,12 +12,13 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from matpac import files, flops
-from matpac.bench import __main__ as command
-from matpac.bench import gpu, loader, logmel, measure, step
-from matpac.bench.tables import BEGIN, END, PARTS, insert, table
-from matpac.clips import Store
-from matpac.workers import Workers
+from benchmarks import __main__ as command
+from benchmarks import gpu, loader, logmel, measure, step
+from benchmarks.tables import BEGIN, END, PARTS, insert, table
+from matpac.core import files
+from matpac.core.parallel import Workers
+from matpac.features.store import Store
+from matpac.pretraining import flops
 
 ROOT = Path(__file__).parents[1]
 
@@ -195,7 +196,7 @@ def test_both_ways_make_the_same_logmels(tmp_path: Path) -> None:
     for name in ("a", "b"):
         soundfile.write(audio / f"{name}.wav", random.uniform(-0.5, 0.5, 44100), 44100)
     clips = logmel.manifest(audio)
-    with Workers(1, preload="matpac.bench.logmel") as alone:
+    with Workers(1, preload="benchmarks.logmel") as alone:
         assert logmel._ours(clips, audio, tmp_path / "store", alone)() > 0
         assert logmel._usual(clips, audio, tmp_path / "usual", alone)() > 0
     store = Store(tmp_path / "store")
@@ -241,7 +242,7 @@ def test_repeated_clips_are_all_made(tmp_path: Path) -> None:
     for name in "ab":
         soundfile.write(tmp_path / "audio" / f"{name}.wav", np.full(16000, 0.1), 16000)
     clips = logmel.repeat(logmel.manifest(tmp_path / "audio"), 3)
-    with Workers(1, preload="matpac.bench.logmel") as alone:
+    with Workers(1, preload="benchmarks.logmel") as alone:
         logmel._ours(clips, tmp_path / "audio", tmp_path / "store", alone)()
     found = Store(tmp_path / "store").clip_ids.tolist()
     assert found == ["a 0", "b 0", "a 1", "b 1", "a 2", "b 2"]
@@ -354,7 +355,7 @@ def test_table() -> None:
         "",
         "- loader: Abacus (2 cores), torch 2.11.0, 2026-12-01, commit abc1234",
         "- gpu: Card, Abacus (2 cores), torch 2.11.0, 2026-12-01, commit abc1234",
-        "- not measured yet: step logmel (`.venv/bin/python -m matpac.bench step logmel`)",
+        "- not measured yet: step logmel (`.venv/bin/python -m benchmarks step logmel`)",
     ]
 
 

@@ -13,8 +13,8 @@ import tiny
 import torch
 import yaml
 
+from matpac.encoders.frozen import AudioEncoder, save_encoder
 from matpac.encoders.vit import ViTEncoder
-from matpac.frozen import AudioEncoder, save_encoder
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 

@@ -20,7 +20,7 @@ import pytest
 import soundfile
 import yaml
 
-from matpac import config
+from matpac.params import Params, load, parse
 
 import smoke
 
@@ -104,7 +104,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("MATPAC_PROGRESS", "silent")
         patch.delenv("MATPAC_DATA", raising=False)
         for given in (paper_sections(outside), sections):
-            smoke.run_stages(config.parse(config.Params, given))
+            smoke.run_stages(parse(Params, given))
             (project / "params.yaml").write_text(yaml.safe_dump(given, sort_keys=False))
             dvc(project, "commit", "--force")
             (project / "params.yaml").rename(project / f"params.{given['profile']}.yaml")
@@ -131,12 +131,12 @@ def test_a_second_repro_runs_nothing(project: Path) -> None:
 
 
 def test_switching_profiles_and_back_runs_nothing(project: Path) -> None:
-    use = [sys.executable, "-m", "matpac.profiles"]
+    use = [sys.executable, "-m", "matpac.params.profiles"]
     for profile, stages in (("paper", {"pretrain@paper-base"}), ("mini", {"probe@mini-alpha1"})):
         subprocess.run([*use, profile], cwd=project, check=True, env=dvc_environment())
         assert stages <= set(dvc(project, "stage", "list", "--name-only").split())
         assert ran(dvc(project, "repro")) == []
-    assert config.load(project / "params.yaml").profile == "mini"
+    assert load(project / "params.yaml").profile == "mini"
 
 
 def test_bad_files_are_named_and_the_rest_goes_through_every_stage(project: Path) -> None:
@@ -208,7 +208,7 @@ def test_another_encoder_is_probed_and_other_weights_of_it_are_noticed(project: 
     pd.testing.assert_frame_equal(*scores)
     assert "| Earlier | elsewhere |" in (project / "figures/mini/table2.md").read_text()
     shutil.copytree(trained / "alpha1/seed_0", weights, dirs_exist_ok=True)
-    command = [sys.executable, "-m", "matpac.sources"]
+    command = [sys.executable, "-m", "matpac.data.sources"]
     subprocess.run(command, cwd=project, env=dvc_environment(), check=True)
     stale = json.loads(dvc(project, "status", "--json"))
     assert {name for name in stale if name.startswith(("pretrain", "probe"))} == {

@@ -9,12 +9,14 @@ import pandas as pd
 import soundfile
 import torch
 
-from matpac import files, states, stores
-from matpac.checkpoint import identity
-from matpac.clips import Store
-from matpac.config import ResolvedRun
-from matpac.job import Job
-from matpac.workers import Workers
+from matpac.core import files
+from matpac.core.parallel import Workers
+from matpac.features import build
+from matpac.features.store import Store
+from matpac.pretraining import states
+from matpac.pretraining.checkpoint import identity
+from matpac.pretraining.config import ResolvedRun
+from matpac.pretraining.run import Job
 
 FRONT_END = {"sample_rate": 16000, "window_ms": 25.0, "hop_ms": 10.0, "num_mels": 16}
 FRONT_END |= {"fmin_hz": 50.0, "fmax_hz": 8000.0}
@@ -101,14 +103,14 @@ def make_store(folder: Path, lengths: list[int], *, seed: int = 0) -> Store:
     manifest = pd.DataFrame({"clip": names, "path": names})
     manifest["start_s"], manifest["duration_s"] = 0.0, np.array(lengths) / 100 + 0.015
     manifest["sha256"], manifest["excluded"] = names, ""
-    stores.build(
+    build.build(
         manifest,
         audio,
         folder,
         front_end=FRONT_END,
         shard_bytes=10**8,
         max_bad_fraction=0.0,
-        workers=Workers(1, preload="matpac.shards"),
+        workers=Workers(1, preload="matpac.features.shards"),
     )
     store = Store(folder)
     assert store.num_frames.tolist() == lengths

@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import soundfile
 
+from matpac.core.progress import Progress
 from matpac.corpus.instruments import soundfont_path
 from matpac.corpus.layout import Recipe
 from matpac.corpus.recipes import recipe_of
 from matpac.corpus.synthesis import SAMPLE_RATE
-from matpac.progress import Progress
 
 if TYPE_CHECKING:
     import pandas as pd

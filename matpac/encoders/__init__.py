@@ -28,7 +28,7 @@ def make(name: str, weights: Path | None = None, *, mirror: str | None = None) -
     Args:
         name: which of `names`.
         weights: its file; None: fetched once, and kept in the user's cache folder.
-        mirror: as in `matpac.download.obtain`.
+        mirror: as in `matpac.data.download.obtain`.
     Raises: FileNotFoundError saying where the weights are to be had; ImportError naming the extra
         to install; ValueError listing tensors that do not fit.
     """

@@ -15,11 +15,10 @@ import torch
 import torchaudio
 from torch import Tensor, nn
 
-from matpac import statedicts
-from matpac.encoder import Encoder
-from matpac.encoders import strict
+from matpac.core.products import Linear
+from matpac.encoders import statedicts, strict
 from matpac.encoders.interface import WaveEncoder
-from matpac.products import Linear
+from matpac.method.encoder import Encoder
 
 NUM_MELS, WINDOW, HOP = 64, 1024, 160
 FRAMES = 4
@@ -146,7 +145,7 @@ def make(
     """A published encoder: the teacher of a checkpoint.
 
     Args:
-        weights: the published file, or what `matpac.statedicts` made of it; None: random.
+        weights: the published file, or what `matpac.encoders.statedicts` made of it; None: random.
         model: clip or frame.
         blocks: as `ATSTEncoder`; None: as `BLOCKS`.
         sizes: width, depth and heads, where they are not those of the base models.

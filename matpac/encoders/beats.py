@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from matpac import statedicts
-from matpac.encoders import strict
+from matpac.encoders import statedicts, strict
 from matpac.encoders.interface import WaveEncoder
 
 ARCHITECTURE = {

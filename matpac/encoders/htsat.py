@@ -17,7 +17,7 @@ from torchaudio.transforms import MelSpectrogram
 
 from matpac.encoders import strict
 from matpac.encoders.interface import WaveEncoder
-from matpac.statedicts import read_state, refuse_misfits
+from matpac.encoders.statedicts import read_state, refuse_misfits
 
 RATE, WINDOW, HOP = 32_000, 1024, 320
 NUM_MELS = 64

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from matpac import audio
-from matpac.waves import Audio, pieces
+from matpac.audio import reading
+from matpac.audio.chunking import Audio, pieces
 
 Precision = Literal["float32", "bfloat16", "float16"]
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -202,10 +202,10 @@ def list_audio(folder: Path) -> list[str]:
 
     Raises: ValueError if there are none.
     """
-    files = [path for path in folder.rglob("*") if path.suffix.lower() in audio.EXTENSIONS]
+    files = [path for path in folder.rglob("*") if path.suffix.lower() in reading.EXTENSIONS]
     names = sorted(path.relative_to(folder).as_posix() for path in files if path.is_file())
     if not names:
-        raise ValueError(f"{folder}: no audio files; looked for {', '.join(audio.EXTENSIONS)}")
+        raise ValueError(f"{folder}: no audio files; looked for {', '.join(reading.EXTENSIONS)}")
     return names
 
 

@@ -18,7 +18,7 @@ from torchaudio.compliance import kaldi
 
 from matpac.encoders import strict
 from matpac.encoders.interface import WaveEncoder
-from matpac.statedicts import read_checkpoint, read_state
+from matpac.encoders.statedicts import read_checkpoint, read_state
 
 Model = Literal["patch", "frame"]
 """patch: 16 x 16 patches, masked in chunks (``chunk_patch_75_12LayerEncoder.pt``); frame: 2 frames

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from matpac.encoders import strict
 from matpac.encoders.interface import WaveEncoder
-from matpac.statedicts import read_state
+from matpac.encoders.statedicts import read_state
 
 Pool = Literal["class", "patches"]
 """class: the mean of the class and distillation tokens, as in HEAR; patches: per time column, the

@@ -8,7 +8,7 @@ several that use it, write it; ``None`` and ``()`` stand for what is not known. 
 from dataclasses import dataclass, field
 from typing import Any
 
-from matpac.catalogue import Archive, File, Source
+from matpac.data.catalogue import Archive, File, Source
 
 MATPAC_PAGE = "https://github.com/aurianworld/matpac"
 MATPAC_RELEASES = f"{MATPAC_PAGE}/releases/download"
@@ -35,7 +35,7 @@ class Row:
     member: str = ""
     """Of a zip archive, the file with the weights."""
     reported: str | None = None
-    """Name of its row in `matpac.paper.TABLE2`, where that is certain."""
+    """Name of its row in `matpac.reporting.paper.TABLE2`, where that is certain."""
 
     @property
     def file(self) -> File:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from matpac import statedicts
+from matpac.encoders import statedicts
 
 
 def load(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:

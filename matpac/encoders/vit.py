@@ -1,6 +1,6 @@
 """MATPAC, MATPAC++ and M2D, and our own checkpoints: all are one ViT with one front end.
 
-M2D (Niizumi et al., ICASSP 2023 and TASLP 2024) differs from MATPAC in its centred STFT, in its
+M2D (Niizumi et al., ICASSP 2023 and TASLP 2024) differs from matpac in its centred STFT, in its
 normalisation, and in the names of its checkpoints.
 
 Shapes: B pieces, S samples, F mel bins, T frames, R patch rows, n patch columns, D width of the
@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from matpac import released, statedicts
-from matpac.config import ModelConfig
-from matpac.encoders import strict
+from matpac.audio.logmel import LogMel
+from matpac.encoders import released, statedicts, strict
+from matpac.encoders.frozen import AudioEncoder
 from matpac.encoders.interface import WaveEncoder
-from matpac.frozen import AudioEncoder
-from matpac.logmel import LogMel, normalise
+from matpac.method.config import ModelConfig
+from matpac.method.patches import normalise
 
 SIZES = {
     "crop_frames": 608,
@@ -133,7 +133,7 @@ def make(weights: Path | None, *, release: str = "matpac", **sizes: int) -> ViTE
     """A published encoder.
 
     Args:
-        weights: the published file, or what `matpac.statedicts` made of it; None: random.
+        weights: the published file, or what `matpac.encoders.statedicts` made of it; None: random.
         release: whose checkpoint it is, matpac (MATPAC++ too) or m2d.
         sizes: those of `SIZES` that differ; crop_frames is 992 after fine-tuning on AudioSet.
     Raises: FileNotFoundError; ValueError naming every tensor that does not fit.

@@ -16,13 +16,13 @@ def obtain(name: str, mirror: str | None = None) -> Path:
 
     Args:
         name: which of `matpac.encoders.published.ROWS`.
-        mirror: as in `matpac.download.obtain`.
+        mirror: as in `matpac.data.download.obtain`.
     Raises: FileNotFoundError telling what went wrong at each address and what the user can do;
         OSError; ValueError for wrong or hostile files.
     """
     # Only those who download need what it takes.
-    from matpac.download import fetch_archives
-    from matpac.shelf import Shelf
+    from matpac.data.download import fetch_archives
+    from matpac.data.http_cache import Shelf
 
     row, folder = ROWS[name], cache() / name
     fetch_archives(Shelf(name, row.source, folder, mirror, None, OTHERWISE), folder, keep=False)

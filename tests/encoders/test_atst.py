@@ -10,8 +10,7 @@ import torch
 import torchaudio
 from torch import Tensor
 
-from matpac import statedicts
-from matpac.encoders import atst
+from matpac.encoders import atst, statedicts
 from matpac.encoders.atst import ATSTEncoder
 
 SMALL = {"width": 48, "depth": 3, "heads": 4}

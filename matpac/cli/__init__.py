@@ -1,0 +1,1 @@
+"""One command, ``matpac``: read `main`, where every subcommand is; the others do the work."""

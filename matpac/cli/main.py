@@ -1,0 +1,294 @@
+"""One command, ``matpac``, with a subcommand per verb.
+
+What a subcommand needs is imported when it runs: ``matpac --help`` loads neither torch nor pandas.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+FILE = click.Path(path_type=Path)
+
+
+class Commands(click.Group):
+    """Subcommands in the order of this file, whose errors are one message and exit code 1."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """As they are defined."""
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs a subcommand; what the user can mend is told without a traceback."""
+        try:
+            return super().invoke(ctx)
+        except (ValueError, OSError, ImportError) as error:
+            click.echo(error, err=True)
+            ctx.exit(1)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="matpac")
+def main() -> None:
+    """MATPAC: self-supervised audio representations, the paper as a pipeline."""
+
+
+# ------------------------------------------------------------------------------- the pipeline
+
+
+@main.command()
+@click.argument("file", type=FILE, required=False)
+def check(file: Path | None) -> None:
+    """Validates params.yaml, or another parameter FILE.
+
+    Only the project's own is for this machine. Audio has to be there until its log-mels are made;
+    whoever removes it then can still train, probe and draw.
+    """
+    from matpac.core import paths
+    from matpac.data.sources import missing_files, used_folders
+    from matpac.params import load
+
+    params = load(file)
+    stores = paths.bulk(params) / "logmel"
+    new = [n for n in used_folders(params) if not (stores / n / "index.json").exists()]
+    if file is None and (problems := missing_files(params, names=new)):
+        raise FileNotFoundError("\n".join([f"{paths.root() / 'params.yaml'}:", *problems]))
+
+
+@main.command(context_settings={"ignore_unknown_options": True})
+@click.argument("profile")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+def use(profile: str, command: tuple[str, ...]) -> None:
+    """Makes PROFILE the active one; with -- COMMAND behind it, for that command only."""
+    from matpac.core import paths
+    from matpac.params import profiles
+
+    if command:
+        sys.exit(profiles.run_under(profile, list(command), paths.root()))
+    click.echo(profiles.use(profile, paths.root()))
+
+
+@main.command()
+def sources() -> None:
+    """Notes what lies in the folders of audio and of weights that params.yaml names."""
+    from matpac.data import sources
+    from matpac.params import load
+    from matpac.probing.sources import write_weights
+
+    params = load()
+    write_weights(params)
+    if sources.write(params) and (names := ", ".join(sources.used_folders(params))):
+        click.echo(f"new or changed since the last look: {names}")
+
+
+@main.command()
+@click.argument("notebook")
+@click.argument("name", required=False)
+def run(notebook: str, name: str | None) -> None:
+    """Executes a stage's NOTEBOOK, for NAME in runs or encoders; dvc.yaml calls this."""
+    from matpac.cli.run import run
+
+    run(notebook, name)
+
+
+@main.command()
+def plan() -> None:
+    """Prints which stages `make repro` would run, their hours, and the disk that they take."""
+    from matpac.cli import plan
+
+    plan.main()
+
+
+@main.command()
+@click.option("--throughput", type=float, help="Clips per second of one device.")
+@click.option("--measure", is_flag=True, help="Measure it, whatever is known.")
+@click.option("--gpus", type=int, default=1, help="Devices that share the batch.")
+def cost(throughput: float | None, measure: bool, gpus: int) -> None:
+    """Prints parameters, work, memory and hours of the profile's runs."""
+    from matpac.cli import cost
+
+    cost.main(throughput=throughput, measure=measure, gpus=gpus)
+
+
+@main.command()
+def minutes() -> None:
+    """Prints how long each stage took when it last ran."""
+    from matpac.cli import minutes
+
+    minutes.main()
+
+
+@main.command()
+@click.argument("run")
+@click.option("--checkpoint", type=FILE, help="The training state to go on from.")
+def pretrain(run: str, checkpoint: Path | None) -> None:
+    """Trains a RUN of params.yaml; torchrun and batch systems start this.
+
+    The exit code is 75 after SIGTERM and 130 after Ctrl-C, the state saved.
+    """
+    from matpac.core.signals import Interrupted, raising
+    from matpac.params import load
+    from matpac.pretraining import config
+    from matpac.pretraining.pretrain import pretrain
+
+    params = load()
+    config.seeds(params, run)
+    try:
+        with raising():
+            pretrain(run, params, checkpoint=checkpoint)
+    except Interrupted as stopped:
+        click.echo(stopped, err=True)
+        sys.exit(stopped.exit_code)
+
+
+@main.command()
+@click.argument("encoder")
+def probe(encoder: str) -> None:
+    """Probes one ENCODER, a name in the sections runs or encoders, on every task."""
+    from matpac.params import load
+    from matpac.probing.probe import probe
+
+    probe(encoder, load())
+
+
+@main.command()
+@click.argument("encoder")
+@click.option("--params", "file", type=FILE, help="Default: params.yaml.")
+@click.option("--rate", "rates", type=float, multiple=True, help="A learning rate; several.")
+@click.option("--epochs", type=int, multiple=True, default=[100], help="Of the probes; several.")
+@click.option("--csv", type=FILE, help="Also writes the rows of the table there.")
+def study(
+    encoder: str,
+    file: Path | None,
+    rates: tuple[float, ...],
+    epochs: tuple[int, ...],
+    csv: Path | None,
+) -> None:
+    """Prints what learning rate, standardisation and epochs do to the probes of one ENCODER."""
+    from matpac.params import load
+    from matpac.probing.study import RATES, study, table
+
+    rows = study(encoder, load(file), learning_rates=rates or RATES, epochs=epochs)
+    if csv:
+        rows.to_csv(csv, index=False)
+    click.echo(table(rows))
+
+
+@main.command()
+def verify() -> None:
+    """Reads all log-mel stores of the profile and compares their checksums."""
+    from matpac.core import paths
+    from matpac.features.store import verify
+    from matpac.params import load
+
+    damaged = False
+    for path in sorted((paths.bulk(load()) / "logmel").glob("*/index.json")):
+        try:
+            index = verify(path.parent, checksums=True)
+            click.echo(f"{path.parent}: as written, {index['num_clips']:,} clips")
+        except (FileNotFoundError, ValueError) as error:
+            click.echo(error, err=True)
+            damaged = True
+    sys.exit(int(damaged))
+
+
+@main.command()
+def clean() -> None:
+    """Removes all training states of the profile, of unfinished runs too."""
+    import shutil
+
+    from matpac.core import paths
+    from matpac.params import load
+
+    folder = paths.bulk(load()) / "checkpoints"
+    shutil.rmtree(folder, ignore_errors=True)
+    click.echo(f"removed {folder}")
+
+
+# ------------------------------------------------------------------------------- encoders
+
+
+@main.command()
+@click.argument("folder", type=FILE)
+@click.option("-o", "--output", type=FILE, required=True, help="The table, .parquet.")
+@click.option(
+    "--encoder",
+    help="Folder, name on the Hugging Face Hub, or published row; default: $MATPAC_ENCODER.",
+)
+@click.option("--weights", type=FILE, help="File with a published row's weights.")
+@click.option("--frames", is_flag=True, help="A row per time column.")
+@click.option("--layer", type=int, default=-1, help="0 is the first; default: the last.")
+@click.option("--device", help="cpu, cuda, ...; default: a GPU if there is one.")
+@click.option("--precision", default="float32", help="Of its products, or bfloat16, float16.")
+@click.option("--batch-size", type=int, default=16, help="Pieces encoded at once.")
+def embed(
+    folder: Path,
+    output: Path,
+    encoder: str | None,
+    weights: Path | None,
+    device: str | None,
+    precision: str,
+    **options: Any,
+) -> None:
+    """Writes the embeddings of all audio files in FOLDER and below to a Parquet table.
+
+    Files that cannot be read are listed, in the table, too.
+    """
+    from matpac.cli.embed import embed_folder, listed
+    from matpac.encoders import hub
+
+    name = hub.chosen(encoder)
+    loaded = hub.load(name, weights=weights, device=device, precision=precision)
+    found = embed_folder(loaded, folder, output, name=name, **options)
+    if bad := found.problems:
+        click.echo(f"{len(bad)} of {found.num_files} files could not be read:", err=True)
+        click.echo(listed(bad), err=True)
+    click.echo(f"{output}: {found.num_files - len(bad)} files")
+
+
+@main.command()
+@click.argument("encoder")
+@click.option("-o", "--output", type=FILE, required=True, help="The program, .pt2.")
+@click.option("--samples", type=int, help="Of a waveform; default: a whole piece.")
+def export(encoder: str, output: Path, samples: int | None) -> None:
+    """Writes an ENCODER of ours as a torch.export program."""
+    import json
+
+    from matpac.cli.export import details, save
+    from matpac.encoders import hub
+
+    loaded = hub.load(encoder, device="cpu")
+    save(loaded, output, samples)
+    click.echo(f"{output}: {json.dumps(details(loaded, samples) | {'times_s': '...'})}")
+
+
+@main.command()
+@click.argument("run")
+@click.option("-o", "--output", type=FILE, required=True, help="Folder to write.")
+@click.option("--seed", type=int, help="Of the pretraining; default: the first.")
+@click.option("--licence", default="", help='Of the weights, as the Hub has it: "mit".')
+def release(run: str, output: Path, seed: int | None, licence: str) -> None:
+    """Writes a trained RUN of the active profile as a folder for others, with a model card."""
+    from matpac.cli.release import release
+    from matpac.params import load
+
+    facts = release(run, load(), output, seed=seed, licence=licence)
+    click.echo(f"{output}: {facts.title}, {facts.num_parameters:,} parameters")
+    if facts.not_probed:
+        click.echo(f"not probed, which the card says: {', '.join(facts.not_probed)}")
+
+
+@main.command()
+@click.argument("file", type=FILE)
+@click.argument("target", type=FILE)
+def convert(file: Path, target: Path) -> None:
+    """Reads the tensors of a torch.save FILE, executing nothing, and writes TARGET.safetensors."""
+    from matpac.encoders.statedicts import convert
+
+    left_out = convert(file, target)
+    click.echo(f"{target}: written; left out: {', '.join(left_out) or 'nothing'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""Where things lie: the project's root, and a profile's folders."""
+
+import os
+from pathlib import Path
+
+import yaml
+
+from matpac.core.section import Common
+
+
+def root() -> Path:
+    """The project: ``MATPAC_ROOT``, else the nearest folder upwards that holds ``dvc.yaml``.
+
+    Raises: FileNotFoundError when there is none.
+    """
+    if given := os.environ.get("MATPAC_ROOT"):
+        return Path(given).resolve()
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "dvc.yaml").exists():
+            return folder
+    raise FileNotFoundError(f"no dvc.yaml in {here} or above; set MATPAC_ROOT to the project")
+
+
+def active_profile() -> str | None:
+    """The profile that ``root()/params.yaml`` says it holds; None without such a file."""
+    path = root() / "params.yaml"
+    sections = yaml.safe_load(path.read_text("utf-8")) if path.exists() else None
+    return str(sections["profile"]) if isinstance(sections, dict) else None
+
+
+def small(params: Common) -> Path:
+    """Folder of what DVC tracks: manifests, indices, metrics, logs, encoders."""
+    return root() / "data" / params.profile
+
+
+def bulk(params: Common) -> Path:
+    """Folder of audio, log-mel stores, training states and embeddings."""
+    base = os.environ.get("MATPAC_DATA") or params.storage or "data"
+    return expand(base) / params.profile
+
+
+def expand(path: str) -> Path:
+    """A path of ``params.yaml``: ``~`` and ``$VARIABLES`` expanded, relative to the root."""
+    return root() / Path(os.path.expandvars(path)).expanduser()

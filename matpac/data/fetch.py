@@ -1,0 +1,196 @@
+"""The ``fetch`` stage: makes the audio of every data set available and writes its manifest.
+
+Embedded data sets are rendered by `matpac.corpus`, those of Table I downloaded where no path is
+given; what a user keeps in folders, tars or parquet files stays there. What was found out about
+unchanged files and recipes is kept in the bulk folder, so that a second run (DVC deletes a stage's
+outputs before each) neither downloads nor renders nor reads any audio again.
+"""
+
+from importlib.metadata import distributions
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pandas as pd
+
+from matpac.core import files
+from matpac.data import manifests
+from matpac.core import paths, section
+from matpac.data.config import DownloadsConfig, EmbeddedDataset, FetchParams
+from matpac.data.audit import audit
+from matpac.data.folders import folder_manifest, plain_manifest
+from matpac.data.official import official_manifest
+from matpac.data.packed import packed_manifest
+from matpac.data.sources import shards
+from matpac.core.parallel import Workers
+
+FEWEST_FILES = 5000
+"""Fewer are checked sooner by threads: other processes need seconds to start."""
+PLAYERS = ("midirenderer", "pretty_midi")
+
+
+def fetch(params: FetchParams | dict[str, Any]) -> dict[str, Any]:
+    """Runs the stage for the data sets that are corpora or tasks of the profile.
+
+    Args: params: the sections of `matpac.params.config.FetchParams`.
+    Returns: name -> the information written beside its manifest.
+    Raises: ValueError naming the clips of each data set of which more than
+        ``logmel.max_bad_fraction`` cannot be used, for tables that do not fit, and for an official
+        data set of which something is missing; FileNotFoundError for a missing folder or table,
+        and for what cannot be downloaded; as `Workers.map`.
+    """
+    params = section.parse(FetchParams, params)
+    folder = paths.small(params) / "manifests"
+    infos, problems = {}, []
+    audio = [manifests.audio_folder(params, name) for name in manifests.names(params)]
+    processes = Workers.of(params, preload="matpac.data.audit", fewest=FEWEST_FILES, audio=audio)
+    with processes as workers:
+        for name in manifests.names(params):
+            manifest, info = _manifest(params, name, workers)
+            excluded = manifests.excluded_clips(manifest)
+            info = manifests.summarise(manifest, info)
+            problem = manifests.too_many_bad(
+                name, excluded, len(manifest), params.logmel.max_bad_fraction
+            )
+            if problem:
+                problems.append(problem)
+                continue
+            manifests.save(folder, manifest, info)
+            _print_summary(info, excluded)
+            infos[name] = info
+    if problems:
+        raise ValueError("\n".join(problems))
+    _remove_others(folder, infos)
+    return infos
+
+
+def _manifest(
+    params: FetchParams, name: str, workers: Workers
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    dataset = params.datasets[name]
+    folder = manifests.audio_folder(params, name)
+    cache = paths.bulk(params) / "audit" / name
+    if dataset.source == "embedded":
+        recipe = {"recipe": dataset.recipe, "num_clips": dataset.num_clips, "seed": dataset.seed}
+        manifest, info = embedded_manifest(
+            name, **recipe, audio_folder=folder, cache=cache, workers=workers
+        )
+        return manifest, info | {"audio": f"audio/{name}"}  # in the bulk folder
+    common = {"cache": cache, "workers": workers, "window_ms": params.logmel.window_ms}
+    if dataset.source == "packed":
+        found = [path for _, text in dataset.places for path in shards(text)]
+        bad = params.logmel.max_bad_fraction
+        manifest, info = packed_manifest(
+            name, shards=found, relative_to=folder, max_bad_fraction=bad, **common
+        )
+        return manifest, info | {"audio": dataset.shards}
+    if dataset.source != "folder":
+        if dataset.path is None:
+            _download(dataset.source, folder, params.downloads)
+        manifest, info = official_manifest(
+            name, dataset.source, folder=folder, subset=dataset.subset, **common
+        )
+        return manifest, info | {"audio": dataset.path or f"downloads/{dataset.source}"}
+    if dataset.csv is None:
+        folders = [paths.expand(text) for _, text in dataset.places]
+        manifest, info = plain_manifest(name, folders=folders, relative_to=folder, **common)
+    else:
+        columns = dataset.model_dump(exclude={"source", "audio", "csv"})
+        csv = paths.expand(dataset.csv)
+        manifest, info = folder_manifest(name, audio_folder=folder, csv=csv, **columns, **common)
+    return manifest, info | {"audio": dataset.audio}
+
+
+def _download(name: str, folder: Path, downloads: DownloadsConfig) -> None:
+    """Unpacks a data set of Table I below ``folder``, unless it is there."""
+    from matpac.data.download import obtain
+
+    mirror = downloads.mirror
+    if mirror is not None and "://" not in mirror:
+        mirror = str(paths.expand(mirror))
+    keep = downloads.keep_archives
+    obtain(name, folder=folder, mirror=mirror, keep_archives=keep)
+
+
+def embedded_manifest(
+    name: str,
+    *,
+    recipe: str,
+    num_clips: int,
+    seed: int,
+    audio_folder: Path,
+    cache: Path,
+    workers: Workers,
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Renders a data set of the embedded corpus, unless it is there already.
+
+    Args:
+        recipe, num_clips, seed: as in `EmbeddedDataset`.
+        audio_folder: where the audio goes.
+        cache: folder for the manifest as rendered and what is found about the files.
+    Returns: manifest and information as in `matpac.data.manifests`, without "audio".
+    """
+    from matpac import corpus
+
+    wanted = manifests.fingerprint(
+        {"recipe": recipe, "num_clips": num_clips, "seed": seed} | _versions(corpus)
+    )
+    rendered, state = cache / "rendered.parquet", cache / "rendered.json"
+    if state.exists() and (kept := files.read_json(state))["fingerprint"] == wanted:
+        manifest = pd.read_parquet(rendered)
+        if _add_facts(manifest, audio_folder, cache, workers, name):
+            return manifest, _embedded(name, kept["info"])
+    state.unlink(missing_ok=True)
+    manifest, info = corpus.render(
+        recipe, audio_folder, num_clips=num_clips, seed=seed, workers=workers.pool() or 1
+    )
+    files.write_table(rendered, manifest)
+    files.write_json(state, {"fingerprint": wanted, "info": info})
+    _add_facts(manifest, audio_folder, cache, workers, name)
+    return manifest, _embedded(name, info)
+
+
+def _embedded(name: str, info: dict[str, Any]) -> dict[str, Any]:
+    """Information as it is written beside the manifest; what rendered the audio is kept in it."""
+    return info | {"name": name, "source": "embedded", "made_by": info["source"]}
+
+
+def _versions(corpus: ModuleType) -> dict[str, Any]:
+    """What besides the recipe decides the sound: our code and the packages that play it."""
+    code = sorted(Path(corpus.__file__ or "").parent.rglob("*.py"))
+    installed = {each.name: each.version for each in distributions() if each.name in PLAYERS}
+    return {"code": [files.sha256(path) for path in code], "installed": installed}
+
+
+def _add_facts(
+    manifest: pd.DataFrame, audio_folder: Path, cache: Path, workers: Workers, name: str
+) -> bool:
+    """Adds checksums and what is wrong with files; returns whether nothing is."""
+    facts = audit(audio_folder, manifest["path"], cache=cache, workers=workers, name=name)
+    facts = facts.reindex(manifest["path"])
+    manifest["sha256"] = facts["sha256"].fillna("").to_numpy()
+    manifest["excluded"] = facts["problem"].to_numpy()
+    return bool((manifest["excluded"] == "").all())
+
+
+def _print_summary(info: dict[str, Any], excluded: list[tuple[str, str]]) -> None:
+    text = f"{info['name']}: {info['num_clips']} clips, {info['hours']:.2f} h"
+    if info["num_clips"] + info["num_excluded"] < info.get("official_clips", 0):
+        text += f", a part of the {info['official_clips']} of the whole data set"
+    if (seconds := info.get("seconds")) and seconds["shortest"] != seconds["longest"]:
+        text += f", {seconds['shortest']:g} to {seconds['longest']:g} s each (median "
+        text += f"{seconds['median']:g} s)"
+    if parts := info.get("splits") or info.get("folds"):
+        text += f", {info['split_scheme']} {parts}, validation {info['validation']}"
+    print(text + (f", {len(excluded)} excluded:" if excluded else ""))
+    if excluded:
+        print(manifests.describe(excluded))
+    if twins := info.get("names_of_several_clips"):
+        print(f"  names that several different clips have, all kept: {twins}")
+
+
+def _remove_others(folder: Path, infos: dict[str, Any]) -> None:
+    """Manifests of data sets that the profile no longer names would be taken for its own."""
+    for path in [*folder.glob("*.parquet"), *folder.glob("*.json")]:
+        if path.stem not in infos:
+            path.unlink()

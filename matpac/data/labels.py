@@ -1,0 +1,154 @@
+"""What the columns of a CSV say about its clips: labels, and splits or folds.
+
+What is wrong with a column as a whole is an error; what is wrong with one row excludes that clip,
+with the reason.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from matpac.data.manifests import describe, exclude, excluded_clips
+
+SPLIT_ALIASES = {
+    "train": ("train", "training"),
+    "valid": ("valid", "val", "validation", "dev"),
+    "test": ("test", "testing", "eval", "evaluation"),
+}
+CELLS = {"1": 1.0, "1.0": 1.0, "true": 1.0, "0": 0.0, "0.0": 0.0, "false": 0.0, "": np.nan}
+"""What a cell of an indicator column may hold."""
+
+
+def add_labels(
+    manifest: pd.DataFrame,
+    table: pd.DataFrame,
+    csv: Path,
+    labels: str | list[str] | None,
+    separator: str | None,
+    kind: str | None,
+) -> list[str]:
+    """Adds the target column and excludes rows without a target.
+
+    Args: labels, separator, kind: as in `config.FolderDataset`.
+    Returns: the classes, of which each has a clip that can be used.
+    Raises: ValueError for a kind and labels that do not fit together.
+    """
+    if kind is None:
+        return []
+    if kind == "multilabel" and isinstance(labels, list):
+        return _add_indicators(manifest, table[labels])
+    if not isinstance(labels, str) or (kind == "multiclass" and separator):
+        raise ValueError(
+            f"{csv}: {kind} data set with labels {labels!r} and separator {separator!r}, "
+            "allowed: multiclass: one column, no separator; "
+            "multilabel: one column with a separator, or a list of 0/1 columns"
+        )
+    named = [
+        [part.strip() for part in text.split(separator) if part.strip()] if separator else [text]
+        for text in table[labels]
+    ]
+    blank = (table[labels] == "").to_numpy()
+    if kind == "multiclass":
+        exclude(manifest, blank, f"blank label in column {labels!r}")
+    used = (manifest["excluded"] == "").to_numpy()
+    classes = in_order(
+        {label for each, use in zip(named, used, strict=True) if use for label in each if label}
+    )
+    index = {label: number for number, label in enumerate(classes)}
+    if kind == "multiclass":
+        manifest["label"] = [index.get(each[0], -1) for each in named]
+        return classes
+    manifest["labels"] = list(one_hot(named, index))  # a blank cell means that no class is present
+    return classes
+
+
+def one_hot(named: list[list[str]], index: dict[str, int]) -> np.ndarray:
+    """Names of the classes of each clip as 1 and 0, (N, C); names without an index are left out."""
+    targets = np.zeros((len(named), len(index)))
+    for row, each in enumerate(named):
+        targets[row, [index[label] for label in each if label in index]] = 1.0
+    return targets
+
+
+def _add_indicators(manifest: pd.DataFrame, cells: pd.DataFrame) -> list[str]:
+    """Multilabel targets from one 0/1 column per class."""
+    targets = cells.apply(lambda column: column.str.lower().map(CELLS)).to_numpy(dtype=float)
+    unknown = (np.isnan(targets) & (cells != "").to_numpy()).any(axis=1)
+    manifest["labels"] = list(targets)
+    exclude(manifest, unknown, "unknown label: allowed in a 0/1 column: 1, 0, true, false, blank")
+    exclude(manifest, np.isnan(targets).all(axis=1), "blank label: no class is observed")
+    return list(cells.columns)
+
+
+def add_parts(
+    manifest: pd.DataFrame, table: pd.DataFrame, csv: Path, fold: str | None, split: str | None
+) -> tuple[str | None, int]:
+    """Adds splits or folds and excludes rows without.
+
+    Returns: the scheme, "folds", "tvt" or None, and the number of folds.
+    Raises: ValueError naming the column that makes no task.
+    """
+    if fold is not None:
+        values = in_order(set(table[fold]) - {""})
+        if len(values) < 2:
+            raise ValueError(f"{csv}: column {fold!r}: got {len(values)} folds, allowed: 2 or more")
+        rank = {value: number for number, value in enumerate(values, start=1)}
+        manifest["fold"] = table[fold].map(rank).fillna(0).astype(int)
+        exclude(manifest, (table[fold] == "").to_numpy(), f"blank fold in column {fold!r}")
+        return "folds", len(values)
+    if split is None:
+        return None, 0
+    aliases = {alias: part for part, every in SPLIT_ALIASES.items() for alias in every}
+    lower = table[split].str.lower()
+    if unknown := sorted(set(lower) - set(aliases) - {""}):
+        raise ValueError(
+            f"{csv}: column {split!r}: got {', '.join(map(repr, unknown[:5]))}, "
+            f"allowed: {', '.join(aliases)}"
+        )
+    manifest["split"] = lower.map(aliases).fillna("")
+    exclude(manifest, (lower == "").to_numpy(), f"blank split in column {split!r}")
+    for part in ("train", "test"):
+        if not (manifest["split"] == part).any():
+            raise ValueError(f"{csv}: column {split!r}: no {part} clip, needed for a task")
+    return "tvt", 0
+
+
+def refuse_empty_parts(manifest: pd.DataFrame, column: str, parts: pd.Series, where: str) -> None:
+    """Raises ValueError if every clip of a split or fold is excluded, with the reasons.
+
+    Args:
+        column: "split" or "fold".
+        parts: what the table at hand calls each row's split or fold.
+        where: the table and column, for the error.
+    """
+    placed = manifest[~manifest[column].isin([0, ""])]
+    used = set(placed.loc[placed["excluded"] == "", column])
+    for part, rows in placed.groupby(column):
+        if part not in used:
+            name = parts[rows.index[0]]
+            raise ValueError(
+                f"{where}: no clip of {column} {name!r} can be used:\n"
+                + describe(excluded_clips(rows))
+            )
+
+
+def refuse_crossing(manifest: pd.DataFrame, parts: pd.Series, where: str, remedy: str) -> None:
+    """Raises ValueError if clips of one group that can be used lie in several parts.
+
+    Args: parts: the split or fold of each row; where, remedy: for the error.
+    """
+    used = manifest["excluded"] == ""
+    counts = parts[used].groupby(manifest.loc[used, "group"]).nunique()
+    if len(crossing := counts.index[counts > 1]):
+        raise ValueError(
+            f"{where}: {', '.join(map(repr, crossing[:5]))} in several splits or folds, "
+            f"allowed: one each; {remedy}"
+        )
+
+
+def in_order(values: set[str]) -> list[str]:
+    """Sorted as numbers if all are, otherwise as text; "1" and "01" are two."""
+    if all(value.isdecimal() for value in values):
+        return sorted(values, key=lambda value: (int(value), value))
+    return sorted(values)

@@ -1,0 +1,169 @@
+"""Encoders for everyone: `load` one, from a folder, the Hugging Face Hub, or by a published name.
+
+    encoder = matpac.load("data/mini/pretrain/base/seed_0")
+    encoder.embed("recording.wav")
+
+An encoder of ours is a folder with ``model.safetensors`` and ``config.json``, as the ``pretrain``
+stage writes it and as `huggingface_hub.ModelHubMixin` has it, so that
+`Pretrained.from_pretrained`, ``save_pretrained`` and ``push_to_hub`` work as for other models.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import ModelCard, ModelHubMixin, hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from safetensors import SafetensorError
+
+from matpac import encoders
+from matpac.core import files
+from matpac.encoders.frozen import CONFIG, WEIGHTS, load_encoder, save_encoder
+from matpac.encoders.interface import PRECISIONS, Precision, WaveEncoder
+from matpac.encoders.vit import ViTEncoder
+
+CARD = "README.md"
+VARIABLE = "MATPAC_ENCODER"
+"""Environment variable that names an encoder where none is given."""
+HUB_NAME = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
+"""Owner and name, and a branch, tag or commit."""
+
+
+class Pretrained(
+    ViTEncoder, ModelHubMixin, library_name="matpac", tags=["audio", "self-supervised-learning"]
+):
+    """An encoder of ours, with the methods of a model on the Hub; args: see `ViTEncoder`."""
+
+    card: str = ""
+    """Content of the model card in the folder that it was loaded from, which goes where it goes."""
+
+    def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
+        """The card of its folder, or huggingface_hub's if it has none."""
+        return ModelCard(self.card) if self.card else super().generate_model_card(*args, **kwargs)
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        save_encoder(self.net, save_directory, reflect=self.reflect)
+
+    @classmethod
+    def _from_pretrained(
+        cls,
+        *,
+        model_id: str,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        **kwargs: Any,
+    ) -> "Pretrained":
+        folder = Path(model_id)
+        if not folder.is_dir():
+            asked = {
+                "revision": revision,
+                "cache_dir": cache_dir,
+                "force_download": force_download,
+                "local_files_only": local_files_only,
+                "token": token,
+            }
+            for name in (CONFIG, WEIGHTS):
+                folder = Path(hf_hub_download(model_id, name, **asked)).parent
+        net = load_encoder(folder)  # it says what is missing
+        encoder = cls(net, reflect=files.read_json(folder / CONFIG).get("reflect", 0))
+        if (folder / CARD).is_file():
+            encoder.card = (folder / CARD).read_text("utf-8")
+        return encoder
+
+
+def load(
+    source: str | PathLike[str],
+    *,
+    weights: str | PathLike[str] | None = None,
+    device: str | torch.device | None = None,
+    precision: Precision = "float32",
+    revision: str | None = None,
+) -> WaveEncoder:
+    """A frozen encoder that is ready to `embed`.
+
+    Args:
+        source: a folder with ``model.safetensors`` and ``config.json``; a name on the Hugging Face
+            Hub, "owner/name" or "owner/name@revision"; or a published row of Table II
+            (`matpac.encoders.published`).
+        weights: of a published row, its file; None: fetched once and kept.
+        device: None: the first GPU if there is one, else the CPU.
+        precision: of its products; float32 gives the same numbers everywhere, to rounding.
+        revision: of a model on the Hub: branch, tag or commit.
+    Raises: FileNotFoundError saying where it was looked for; ValueError naming what does not fit;
+        ImportError naming the extra to install.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision: got {precision!r}, allowed: {', '.join(PRECISIONS)}")
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    encoder = _load(source, weights, revision)
+    encoder.precision = precision
+    return encoder.to(device)
+
+
+def chosen(given: str | None) -> str:
+    """What to `load`: what was given, else what the environment variable MATPAC_ENCODER says.
+
+    Raises: ValueError saying what can be given if neither is.
+    """
+    if source := given or os.environ.get(VARIABLE):
+        return source
+    raise ValueError(
+        f"encoder: missing; give a folder of {WEIGHTS} and {CONFIG}, a name on the Hugging Face "
+        f"Hub or a published row, or set {VARIABLE} to one"
+    )
+
+
+def _load(
+    source: str | PathLike[str], weights: str | PathLike[str] | None, revision: str | None
+) -> WaveEncoder:
+    path, name = Path(source), str(source)
+    if name in encoders.names():
+        return encoders.make(name, None if weights is None else Path(weights))
+    if weights is not None:
+        raise ValueError(f"weights: {name!r} brings its own; allowed: with {_published()}")
+    if path.is_dir():
+        with _blaming(name):
+            return Pretrained.from_pretrained(path)
+    if path.is_file():
+        raise ValueError(
+            f"{path}: got a file, allowed: the folder of {WEIGHTS} and {CONFIG}, or a published "
+            f"row with weights={str(path)!r}: {_published()}"
+        )
+    if isinstance(source, str) and (found := HUB_NAME.fullmatch(source)):
+        try:
+            with _blaming(name):
+                return Pretrained.from_pretrained(found[1], revision=revision or found[2])
+        except (HfHubHTTPError, LocalEntryNotFoundError) as error:
+            raise FileNotFoundError(
+                f"{name}: no such folder, and the Hugging Face Hub does not give it: {error}"
+            ) from error
+    raise FileNotFoundError(
+        f"{name}: no such folder, no name of the form owner/name, no published row; those are: "
+        f"{_published()}"
+    )
+
+
+@contextmanager
+def _blaming(name: str) -> Iterator[None]:
+    """Names the encoder in the error of a block that reads one which is damaged or of others."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise  # it names the file
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise ValueError(f"{name}: {CONFIG} is not of an encoder of ours: {error}") from error
+    except (RuntimeError, SafetensorError) as error:
+        raise ValueError(f"{name}: {WEIGHTS} does not fit {CONFIG}: {error}") from error
+
+
+def _published() -> str:
+    return ", ".join(encoders.names())

@@ -1,0 +1,176 @@
+"""Stored log-mels: a few large memory-mapped files per data set, read clip by clip or crop by crop.
+
+The store of a data set is a folder ``<bulk>/<profile>/logmel/<name>/``:
+
+    shard-00000.f16  half-precision log-mels, time-major (frames, F), clip after clip
+    clips.parquet    one row per row of the manifest: clip, shard, first_frame, num_frames, excluded
+    clips.npy        the numbers of the usable rows once more, to be memory-mapped (`COLUMNS`)
+    index.json       front end, checksums and sizes, counts, statistics
+
+`matpac.features.build` writes it. Opening reads neither shards nor tables, so millions of clips
+open at once and cost no memory, and a crop reads only its own bytes.
+
+Shapes: B clips, F mel bins, T frames.
+"""
+
+import mmap
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from matpac.core import files
+
+DTYPE = np.dtype("<f2")
+COLUMNS = ("row", "shard", "first_frame", "num_frames")
+"""Rows of ``clips.npy``, (4, number of clips), int32."""
+
+
+class Store:
+    """Read access to one data set's log-mels; clips that are excluded are not counted.
+
+    May be pickled: a loader process opens the files anew.
+
+    Args:
+        folder: the store.
+        index_sha256: checksum of ``index.json`` that DVC tracks, if it is to be compared.
+    Attributes:
+        index: the content of ``index.json``.
+        num_frames: T of each clip, (number of clips,).
+        rows: each clip's row in the manifest, (number of clips,).
+    Raises: FileNotFoundError naming the stage to run if a file is missing; ValueError if one has
+        not the size in the index, or the index is not the expected one.
+    """
+
+    def __init__(self, folder: Path, *, index_sha256: str | None = None) -> None:
+        self.folder, self.index_sha256 = Path(folder), index_sha256
+        self.index = verify(self.folder, index_sha256=index_sha256)
+        self.num_mels = int(self.index["front_end"]["num_mels"])
+        columns = np.load(self.folder / "clips.npy", mmap_mode="r").view(np.ndarray)
+        self.rows, self._shard, self._first_frame, self.num_frames = columns
+        self._maps: dict[int, tuple[mmap.mmap, np.ndarray]] = {}
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @cached_property
+    def clip_ids(self) -> np.ndarray:
+        """Name of each clip, as in the manifest; read when first asked for."""
+        names = pq.read_table(self.folder / "clips.parquet", columns=["clip"])["clip"]
+        return names.to_numpy()[self.rows]
+
+    def clip(self, index: int) -> np.ndarray:
+        """All frames of a clip: a read-only view (T, F), float16."""
+        return self._frames(index, 0, int(self.num_frames[index]))
+
+    def crops(self, indices: np.ndarray, starts: np.ndarray, num_frames: int) -> np.ndarray:
+        """Parts of equal length of several clips; only their bytes are read.
+
+        Args:
+            indices: clips, (B,).
+            starts: first frame of each part within its clip, (B,).
+            num_frames: T.
+        Returns: (B, F, T), float16.
+        Raises: ValueError if a part does not lie within its clip.
+        """
+        indices, starts = np.asarray(indices), np.asarray(starts)
+        last = self.num_frames[indices] - num_frames
+        if ((starts < 0) | (starts > last)).any():
+            worst = int(np.flatnonzero((starts < 0) | (starts > last))[0])
+            raise ValueError(
+                f"starts: got {starts[worst]} for {num_frames} frames of clip {indices[worst]}, "
+                f"allowed: 0 to {last[worst]}"
+            )
+        # All parts are asked for before the first is read, so the disk works on them together.
+        parts = [
+            self._frames(index, start, num_frames)
+            for index, start in zip(indices.tolist(), starts.tolist(), strict=True)
+        ]
+        crops = np.empty((len(parts), self.num_mels, num_frames), dtype=np.float16)
+        for crop, part in zip(crops, parts, strict=True):
+            crop[:] = part.T  # (F, T)
+        return crops
+
+    def _frames(self, index: int, start: int, num_frames: int) -> np.ndarray:
+        """A view of some frames of a clip; their bytes are asked for."""
+        mapped, frames = self._map(int(self._shard[index]))
+        first = int(self._first_frame[index]) + start
+        if hasattr(mmap, "MADV_WILLNEED"):
+            frame_bytes = self.num_mels * DTYPE.itemsize
+            begin = first * frame_bytes // mmap.PAGESIZE * mmap.PAGESIZE
+            end = (first + num_frames) * frame_bytes
+            mapped.madvise(mmap.MADV_WILLNEED, begin, end - begin)
+        return frames[first : first + num_frames]
+
+    def _map(self, shard: int) -> tuple[mmap.mmap, np.ndarray]:
+        """A shard's memory map and its content (frames, F)."""
+        if shard not in self._maps:
+            path = self.folder / self.index["shards"][shard]["file"]
+            if not path.exists():
+                raise FileNotFoundError(_missing(path))
+            with path.open("rb") as file:
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            if hasattr(mmap, "MADV_RANDOM"):
+                # Otherwise the system reads far more than the crop: measured on a cold 3 GB
+                # shard, 1.1 ms per crop against 0.15 ms with this and MADV_WILLNEED.
+                mapped.madvise(mmap.MADV_RANDOM)
+            frames = np.frombuffer(mapped, dtype=DTYPE).reshape(-1, self.num_mels)
+            self._maps[shard] = mapped, frames
+        return self._maps[shard]
+
+    def __reduce__(self) -> tuple:
+        return _reopen, (self.folder, self.index_sha256)
+
+
+def verify(
+    folder: Path, *, checksums: bool = False, index_sha256: str | None = None
+) -> dict[str, Any]:
+    """Compares a store with its index: sizes always, every byte on request.
+
+    Args:
+        checksums: read all shards and compare their SHA-256.
+        index_sha256: what the index's own checksum should be.
+    Returns: the index.
+    Raises: as `Store`.
+    """
+    path = folder / "index.json"
+    if not path.exists():
+        raise FileNotFoundError(_missing(path))
+    if index_sha256 is not None and files.sha256(path) != index_sha256:
+        raise ValueError(
+            f"{path}: not the index that data/{_profile(folder)}/logmel/ names; "
+            f"run {_command(folder)}"
+        )
+    index = files.read_json(path)
+    for entry in [*index["tables"], *index["shards"]]:
+        part = folder / entry["file"]
+        if not part.exists():
+            raise FileNotFoundError(_missing(part))
+        if entry["bytes"] != (size := part.stat().st_size):
+            raise ValueError(
+                f"{part}: got {size} bytes, the index says {entry['bytes']}; run {_command(folder)}"
+            )
+        if checksums and files.sha256(part) != entry["sha256"]:
+            raise ValueError(
+                f"{part}: its checksum is not the index's; remove it and run {_command(folder)}"
+            )
+    return index
+
+
+def _reopen(folder: Path, index_sha256: str | None) -> Store:
+    return Store(folder, index_sha256=index_sha256)
+
+
+def _missing(path: Path) -> str:
+    return f"{path}: missing; run {_command(path.parent)}"
+
+
+def _command(folder: Path) -> str:
+    return f"`dvc repro -f logmel@{_profile(folder)}`"
+
+
+def _profile(folder: Path) -> str:
+    """A store lies in <bulk>/<profile>/logmel/<name>."""
+    return Path(folder).absolute().parents[1].name

@@ -1,0 +1,122 @@
+"""The ViT that student and teacher share: pre-norm blocks and a final norm (MATPAC Sec. III).
+
+Where only some tokens are wanted, they are the last n, and the last block computes queries for no
+others.
+
+Shapes: B clips, N tokens, D width, H heads, L layers.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from matpac.core.products import Linear, layer
+
+LAYER_NORM_EPS = 1e-6
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention."""
+
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = Linear(width, 3 * width)
+        self.proj = Linear(width, width)
+
+    def forward(self, tokens: Tensor, wanted: int | None = None) -> Tensor:
+        """(B, N, D) -> (B, N, D), or (B, n, D) of the last n = ``wanted`` tokens."""
+        if wanted is None:
+            query, key, value = self._heads(self.qkv(tokens), 3)  # each (B, H, N, D/H)
+        else:
+            width = tokens.shape[2]
+            (w_query, w_rest), (b_query, b_rest) = (
+                each.split([width, 2 * width]) for each in (self.qkv.weight, self.qkv.bias)
+            )
+            query = self._heads(layer(tokens[:, -wanted:], w_query, b_query), 1)[0]
+            key, value = self._heads(layer(tokens, w_rest, b_rest), 2)
+        mixed = F.scaled_dot_product_attention(query, key, value)
+        return self.proj(mixed.transpose(1, 2).flatten(2))  # (B, N or n, D)
+
+    def _heads(self, projected: Tensor, parts: int) -> Tensor:
+        """(B, N, parts * D) -> (parts, B, H, N, D/H)."""
+        return projected.unflatten(2, (parts, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+
+
+class MLP(nn.Module):
+    """Two linear layers with an exact (erf) GELU between them."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = Linear(width, hidden)
+        self.fc2 = Linear(hidden, width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, N, D) -> (B, N, D)."""
+        return self.fc2(F.gelu(self.fc1(tokens)))
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block: attention and MLP, each with a residual."""
+
+    def __init__(self, width: int, num_heads: int, mlp_ratio: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.attn = Attention(width, num_heads)
+        self.norm2 = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.mlp = MLP(width, int(width * mlp_ratio))
+
+    def forward(self, tokens: Tensor, wanted: int | None = None) -> Tensor:
+        """(B, N, D) -> (B, N, D), or (B, n, D) of the last n = ``wanted`` tokens."""
+        mixed = self.attn(self.norm1(tokens), wanted)
+        tokens = (tokens if wanted is None else tokens[:, -wanted:]) + mixed
+        return tokens + self.mlp(self.norm2(tokens))
+
+
+class Encoder(nn.Module):
+    """A stack of blocks and a final norm; f of MATPAC Sec. III without the patch embedding.
+
+    Args:
+        width: D; depth: L blocks; num_heads: of each block.
+        mlp_ratio: hidden width of the MLPs over D.
+    Attributes:
+        recompute: True: in training, a block's inner activations are computed again in the backward
+            pass instead of kept.
+    """
+
+    def __init__(self, width: int, depth: int, num_heads: int, *, mlp_ratio: float = 4.0) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(width, num_heads, mlp_ratio) for _ in range(depth))
+        self.norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.recompute = False
+        self.apply(xavier_linear)
+
+    def forward(self, tokens: Tensor, wanted: int | None = None) -> Tensor:
+        """Latents, (B, N, D) -> (B, N, D), or (B, n, D) of the last n = ``wanted`` tokens."""
+        *others, last = self.blocks
+        for block in others:
+            tokens = self._run(block, tokens, None)
+        return self.norm(self._run(last, tokens, wanted))
+
+    def _run(self, block: Block, tokens: Tensor, wanted: int | None) -> Tensor:
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(block, tokens, wanted, use_reentrant=False)
+        return block(tokens, wanted)
+
+    def layers(self, tokens: Tensor) -> Tensor:
+        """Output of every block, (B, N, D) -> (B, L, N, D); the last one after the final norm."""
+        outputs = []
+        for block in self.blocks:
+            tokens = block(tokens)
+            outputs.append(tokens)
+        outputs[-1] = self.norm(tokens)
+        return torch.stack(outputs, dim=1)
+
+
+def xavier_linear(module: nn.Module) -> None:
+    """Xavier-uniform weights and zero biases for linear layers, as ViTs of this family start."""
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

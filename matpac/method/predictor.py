@@ -1,0 +1,62 @@
+"""The predictor: latents of the visible patches -> latents of the masked ones (MATPAC Sec. III).
+
+Shapes: B clips, N patches = V visible + M masked, D encoder width, E predictor width.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from matpac.core.products import Linear
+from matpac.method.encoder import Encoder, xavier_linear
+from matpac.method.masking import Mask
+from matpac.method.patches import sincos_positions
+
+
+class Predictor(nn.Module):
+    """A shallow ViT over the visible latents and a shared, learned token at masked positions.
+
+    Args:
+        rows, columns: of the patch grid.
+        encoder_width: D; width: E; depth, num_heads, mlp_ratio: of its blocks.
+        learned_positions: True: trained (the paper's text); False: the fixed table, as released.
+    """
+
+    def __init__(
+        self,
+        rows: int,
+        columns: int,
+        *,
+        encoder_width: int,
+        width: int,
+        depth: int,
+        num_heads: int,
+        mlp_ratio: float = 4.0,
+        learned_positions: bool = False,
+    ) -> None:
+        super().__init__()
+        self.embed = Linear(encoder_width, width)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
+        table = sincos_positions(rows, columns, width)
+        self.positions = nn.Parameter(table, requires_grad=learned_positions)
+        self.encoder = Encoder(width, depth, num_heads, mlp_ratio=mlp_ratio)
+        self.project = Linear(width, encoder_width)
+        for linear in (self.embed, self.project):
+            xavier_linear(linear)
+        nn.init.normal_(self.mask_token, std=0.02)
+
+    def forward(self, latents: Tensor, mask: Mask) -> Tensor:
+        """Predicted latents of the masked patches.
+
+        Args:
+            latents: class token and visible patches, (B, 1 + V, D), visible ones in mask order.
+            mask: the partition that made them.
+        Returns: (B, M, D), in the order of ``mask.masked``.
+        """
+        # Attention does not depend on the order of tokens, only on their positions: the masked
+        # ones are appended where they are wanted instead of being shuffled back and forth.
+        known = self.embed(latents)  # (B, 1 + V, E)
+        classes = known[:, :1] + self.positions[0]
+        visible = known[:, 1:] + self.positions[1 + mask.visible]  # (B, V, E)
+        masked = self.mask_token + self.positions[1 + mask.masked]  # (B, M, E)
+        tokens = torch.cat([classes, visible, masked.to(visible.dtype)], dim=1)
+        return self.project(self.encoder(tokens, mask.masked.shape[1]))  # (B, M, D)

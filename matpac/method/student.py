@@ -1,0 +1,88 @@
+"""The student: patch embedding, encoder, predictor, head, wired together (MATPAC Fig. 1).
+
+Shapes: B clips, F mel bins, T frames, V visible and M masked patches, D width, K prototypes.
+"""
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from matpac.method.config import ModelConfig
+from matpac.method.encoder import Encoder, xavier_linear
+from matpac.method.heads import Head
+from matpac.method.masking import Mask
+from matpac.method.patches import PatchEmbedding
+from matpac.method.predictor import Predictor
+
+
+class Prediction(NamedTuple):
+    """What the student says of the masked patches."""
+
+    latents: Tensor
+    """(B, M, D)."""
+    logits: Tensor
+    """(B, M, K)."""
+
+
+class Student(nn.Module):
+    """The trained network; its `forward` is the student branch of Fig. 1 and changes nothing."""
+
+    def __init__(self, config: ModelConfig, num_mels: int) -> None:
+        super().__init__()
+        self.config = config
+        learned = config.positions == "learned"
+        self.patches = PatchEmbedding(
+            num_mels,
+            config.crop_frames,
+            patch_size=config.patch_size,
+            width=config.encoder_width,
+            learned_positions=learned,
+        )
+        self.encoder = make_encoder(config)
+        self.predictor = Predictor(
+            self.patches.rows,
+            self.patches.columns,
+            encoder_width=config.encoder_width,
+            width=config.predictor_width,
+            depth=config.predictor_depth,
+            num_heads=config.predictor_heads,
+            mlp_ratio=config.mlp_ratio,
+            learned_positions=learned,
+        )
+        self.head = make_head(config)
+        # The released code starts the student's head from Xavier weights, its teacher's from
+        # DINO's small normal ones; only the prototypes start equal.
+        self.head.mlp.apply(xavier_linear)
+        xavier_linear(self.patches.proj)
+
+    def forward(self, logmel: Tensor, mask: Mask) -> Prediction:
+        """Predicts latents and prototype logits of the masked patches.
+
+        Args:
+            logmel: normalised crops, (B, F, T).
+            mask: which patches are visible and which are masked.
+        """
+        visible = self.patches(logmel, mask.visible)  # (B, 1 + V, D)
+        latents = self.predictor(self.encoder(visible), mask)  # (B, M, D)
+        return Prediction(latents, self.head(latents))
+
+
+def make_encoder(config: ModelConfig) -> Encoder:
+    """An encoder of the configured size, freshly initialised."""
+    return Encoder(
+        config.encoder_width,
+        config.encoder_depth,
+        config.encoder_heads,
+        mlp_ratio=config.mlp_ratio,
+    )
+
+
+def make_head(config: ModelConfig) -> Head:
+    """A head of the configured size, initialised as DINO's."""
+    return Head(
+        config.encoder_width,
+        hidden=config.head_hidden,
+        bottleneck=config.head_bottleneck,
+        num_prototypes=config.num_prototypes,
+        train_weight_g=config.train_weight_g,
+    )

@@ -1,0 +1,155 @@
+"""Is the representation or the classification collapsing? Measured on one global batch.
+
+Sec. III of the paper: without sharpening and centering one dimension of the distributions
+dominates. Two numbers tell it apart from health: the entropy of the *mean* teacher distribution
+falls when few prototypes are used at all; the mean entropy of *single* distributions rises to the
+first when they do not depend on the input. Their difference (the mean KL divergence from the mean
+distribution, the mutual information of patch and prototype) is what the classification teaches.
+
+Shapes: B clips, M masked patches, D width, K prototypes.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from matpac.core import distributed
+from matpac.method.student import Prediction
+
+NAMES = (
+    "predicted_std",
+    "target_std",
+    "predicted_effective_rank",
+    "target_effective_rank",
+    "teacher_entropy_of_mean",
+    "teacher_mean_entropy",
+    "teacher_kl",
+    "student_entropy_of_mean",
+    "student_mean_entropy",
+    "student_kl",
+    "prototypes_in_use",
+    "agreement",
+    "center_norm",
+)
+
+
+class Collapse:
+    """The diagnostics of one update: sums over its micro-batches, then over all processes.
+
+    Nothing here waits for the device until `tolist`.
+    """
+
+    def __init__(self) -> None:
+        self.spreads = {"predicted": Spread(), "target": Spread()}
+        self.sums: dict[str, Tensor] = {}
+        self.covariances: list[Tensor] = []
+
+    @torch.no_grad()
+    def add(
+        self, predicted: Prediction, target: Prediction, *, log_student: Tensor, teacher: Tensor
+    ) -> None:
+        """Takes a micro-batch.
+
+        Args:
+            predicted, target: latents (B, M, D) of student and teacher.
+            log_student: log of the student's distributions, (B, M, K).
+            teacher: the teacher's distributions, (B, M, K).
+        """
+        self.spreads["predicted"].add(predicted.latents.flatten(0, 1))
+        self.spreads["target"].add(target.latents.flatten(0, 1))
+        chosen = teacher.argmax(dim=-1)
+        new = {
+            "count": torch.full((), chosen.numel(), dtype=torch.float64, device=chosen.device),
+            **distribution_sums("teacher", teacher),
+            **distribution_sums("student", log_student.exp()),
+            "chosen": is_chosen(chosen, teacher.shape[-1]),
+            "agreeing": (chosen == log_student.argmax(dim=-1)).sum().double(),
+        }
+        self.sums = {name: self.sums.get(name, 0) + value for name, value in new.items()}
+
+    @torch.no_grad()
+    def gather(self, center: Tensor) -> "Collapse":
+        """Joins the parts of all processes, which call this together; center: C, (K,)."""
+        self.covariances = [spread.covariance() for spread in self.spreads.values()]
+        self.sums = {name: distributed.all_mean(value) for name, value in self.sums.items()}
+        self.sums["center_norm"] = center.norm()
+        return self
+
+    def tolist(self) -> list[float]:
+        """The values of `NAMES`, entropies in nats; eigenvalues are computed only here."""
+        sums, count = self.sums, self.sums["count"]
+        values = [
+            *(c.diagonal().clamp(min=0).sqrt().mean() for c in self.covariances),
+            *(effective_rank(c) for c in self.covariances),
+            *entropies(sums["teacher_sum"] / count, sums["teacher_entropy"] / count),
+            *entropies(sums["student_sum"] / count, sums["student_entropy"] / count),
+            (sums["chosen"] > 0).sum(),
+            sums["agreeing"] / count,
+            sums["center_norm"],
+        ]
+        return [float(value) for value in values]
+
+
+class Spread:
+    """Mean and covariance of vectors that come in parts, in float64.
+
+    In float32, or around zero, the rounding of collapsed latents would look like a spread in all
+    dimensions; sums are taken around the first vector.
+    """
+
+    def __init__(self) -> None:
+        self.count, self.origin = 0, torch.empty(0)
+        self.sum = self.outer = torch.zeros(())
+
+    def add(self, vectors: Tensor) -> None:
+        """Takes (n, D) vectors."""
+        vectors = vectors.double()
+        if not self.count:
+            self.origin = vectors[0].clone()
+        moved = vectors - self.origin
+        self.count += len(vectors)
+        self.sum = self.sum + moved.sum(dim=0)
+        self.outer = self.outer + moved.T @ moved
+
+    def covariance(self) -> Tensor:
+        """Over the vectors of all processes, as many in each, around their common mean: (D, D)."""
+        offset = self.sum / self.count
+        own = self.outer / self.count - offset.outer(offset)
+        mean = self.origin + offset
+        apart = mean - distributed.all_mean(mean)
+        return distributed.all_mean(own + apart.outer(apart))
+
+
+def effective_rank(covariance: Tensor) -> Tensor:
+    """exp of the entropy of the normalised singular values of the centred vectors (1 to D).
+
+    Vectors that differ by less than float32's rounding (1e-6 in all) count as one point: 1. NaN if
+    some are not finite.
+    """
+    if not covariance.isfinite().all():  # eigvalsh raises, before the failed update is explained
+        return torch.tensor(math.nan)
+    singular = torch.linalg.eigvalsh(covariance.double()).clamp(min=0).sqrt()
+    share = singular / singular.sum().clamp(min=1e-6)
+    return torch.special.entr(share).sum().exp().float()
+
+
+def distribution_sums(name: str, distributions: Tensor) -> dict[str, Tensor]:
+    """Sum of (B, M, K) distributions, (K,), and of their entropies, (), float64."""
+    entropy = torch.special.entr(distributions).sum(dim=-1)
+    return {
+        f"{name}_sum": distributions.sum(dim=(0, 1), dtype=torch.float64),
+        f"{name}_entropy": entropy.sum(dtype=torch.float64),
+    }
+
+
+def entropies(mean: Tensor, mean_entropy: Tensor) -> list[Tensor]:
+    """Entropy of the mean distribution (K,), mean entropy of single ones, their difference."""
+    of_mean = torch.special.entr(mean).sum()
+    return [of_mean, mean_entropy, of_mean - mean_entropy]
+
+
+def is_chosen(chosen: Tensor, num_prototypes: int) -> Tensor:
+    """1 for each prototype that is the most likely one of at least one patch, (K,), float64."""
+    found = torch.zeros(num_prototypes, dtype=torch.float64, device=chosen.device)
+    return found.scatter_(0, chosen.flatten(), 1.0)  # bincount would wait for the device

@@ -1,0 +1,133 @@
+"""What a training run logs: every update's losses and schedules, and the collapse diagnostics.
+
+Two tables grow beside the training states, ``log`` and ``diagnostics``. A resumed run cuts them
+back to its state's step, so that they end up as an uninterrupted run's.
+"""
+
+import csv
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+import torch
+
+from matpac.core import files
+from matpac.method.schedules import Scheduled
+from matpac.pretraining import diagnostics
+from matpac.pretraining.trainer import LOSSES, Measured
+
+LOG = ["step", "epoch", *Scheduled._fields, *LOSSES]
+DIAGNOSTICS = ["step", *diagnostics.NAMES]
+STEPS_BETWEEN_FLUSHES = 25
+"""Rows are written this many at a time."""
+
+
+class Logs:
+    """Growing tables, ``<name>.csv``, whose first column is the step.
+
+    Args: folder: made when first written to.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, name: str) -> Path:
+        """The file of a table."""
+        return self.folder / f"{name}.csv"
+
+    def paths(self) -> list[Path]:
+        """The files that exist."""
+        return sorted(self.folder.glob("[!.]*.csv"))
+
+    def append(self, name: str, columns: list[str], rows: list[list[float]]) -> None:
+        """Adds rows; numbers with seven digits."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.path(name)
+        new = not path.exists()
+        with files.blaming(path), path.open("a", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            if new:
+                writer.writerow(columns)
+            writer.writerows([int(row[0]), *(f"{value:.7g}" for value in row[1:])] for row in rows)
+
+    def cut(self, step: int) -> None:
+        """Drops the rows of ``step`` and later: they are about to be made again.
+
+        Anything behind the first line that is not whole goes too: the process, or the machine, died
+        while it was written.
+        """
+        found = 0
+        for path in self.paths():
+            header, *rows = path.read_text(errors="replace").splitlines(keepends=True) or [""]
+            kept = [header]
+            for row in rows:
+                number = row.split(",", 1)[0]
+                if not row.endswith("\n") or not number.isdecimal() or int(number) >= step:
+                    break
+                kept.append(row)
+            if path == self.path("log"):
+                found = len(kept) - 1
+            if len(kept) == 1:
+                path.unlink()  # with its header, which may not be whole either
+                continue
+            with files.replacing(path) as temporary:
+                temporary.write_text("".join(kept))
+        if found < step:
+            print(f"{self.path('log')}: has {found} of {step} rows; the others are lost")
+
+
+class Flushed(NamedTuple):
+    """Rows that were written together."""
+
+    log: list[list[float]]
+    """Columns `LOG`."""
+    diagnostics: list[list[float]]
+    """Columns `DIAGNOSTICS`."""
+
+
+class LogWriter:
+    """Gathers what steps measured, on the device, and writes it to the logs now and then.
+
+    Args:
+        logs: where to; None writes nothing (ranks other than 0).
+        steps_per_epoch: for the epoch column.
+    """
+
+    def __init__(self, logs: Logs | None, steps_per_epoch: float) -> None:
+        self.logs, self.steps_per_epoch = logs, steps_per_epoch
+        self.rows: list[tuple[int, Scheduled, Measured]] = []
+        self.note = ""
+
+    def add(self, step: int, at: Scheduled, measured: Measured) -> None:
+        """Takes the measurements of one step."""
+        self.rows.append((step, at, measured))
+
+    def flush(self, *, everything: bool = True) -> Flushed:
+        """Writes what was gathered, for which it waits for the device.
+
+        Args: everything: False: only if enough rows are there for it to be worth the wait.
+        Returns: what it wrote, or would have; mostly nothing.
+        """
+        if not self.rows or not (everything or len(self.rows) >= STEPS_BETWEEN_FLUSHES):
+            return Flushed([], [])
+        rows, self.rows = self.rows, []
+        values = torch.stack([m.losses for _, _, m in rows]).tolist()
+        log = [
+            [step, step / self.steps_per_epoch, *at, *value]
+            for (step, at, _), value in zip(rows, values, strict=True)
+        ]
+        collapse = [[s, *m.collapse.tolist()] for s, _, m in rows if m.collapse is not None]
+        if self.logs is not None:
+            self.logs.append("log", LOG, log)
+            if collapse:
+                self.logs.append("diagnostics", DIAGNOSTICS, collapse)
+        self.note = f"loss {values[-1][2]:.3f}"
+        return Flushed(log, collapse)
+
+
+def write_curve(log: Path, out: Path, *, most: int = 1000) -> None:
+    """What ``dvc plots`` draws: a log averaged over equal stretches, at most ``most`` rows."""
+    columns = pd.read_csv(log) if log.exists() else pd.DataFrame({"step": []})
+    stretch = columns.index // max(1, -(-len(columns) // most))
+    with files.replacing(out) as temporary:
+        columns.groupby(stretch).mean().to_csv(temporary, index=False, float_format="%.6g")

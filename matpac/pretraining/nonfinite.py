@@ -1,0 +1,89 @@
+"""Why an update was not finite: which tensor, of which clips.
+
+The update changed nothing (`matpac.pretraining.trainer`), so it can be looked at again.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from matpac.core import distributed
+from matpac.method import losses
+from matpac.method.schedules import Scheduled
+from matpac.pretraining.batches import Batch, Batches
+from matpac.pretraining.trainer import Outcome, Trainer, split
+
+SHOWN = 20
+"""Clips and tensors named in a message."""
+
+
+class Finding(NamedTuple):
+    """A tensor that is not finite."""
+
+    tensor: str
+    clip: str
+    """"" for a gradient, which all clips share."""
+
+
+def describe(trainer: Trainer, batches: Batches, step: int, at: Scheduled) -> str:
+    """What was not finite in update ``step``; all processes ask together and get the same text."""
+    names = batches.names(step)
+    own = [
+        Finding(tensor, names[row] if row is not None else "")
+        for tensor, row in look(trainer, batches[step], at)
+    ]
+    found = list(dict.fromkeys(each for part in distributed.gather(own) for each in part))
+    if not found:
+        return "  when computed again everything is finite: a fault of the machine, perhaps"
+    lines = [f"  {each.tensor}" + (f" of {each.clip}" if each.clip else "") for each in found]
+    if len(lines) > SHOWN:
+        lines[SHOWN:] = [f"  ... and {len(lines) - SHOWN} more"]
+    return "\n".join(lines)
+
+
+def look(trainer: Trainer, batch: Batch, at: Scheduled) -> Iterator[tuple[str, int | None]]:
+    """For each clip the first tensor on its way that is not finite; else gradients.
+
+    Yields: name of the tensor and index in the batch (None: a gradient).
+    """
+    trainer.optimizer.zero_grad(set_to_none=True)
+    first, finite = 0, True
+    for part in split(batch, trainer.run.pretrain.micro_batch_size):
+        # Without gradients' exchange: this process's own part is looked at.
+        with distributed.no_sync(trainer.replica):
+            outcome = trainer.forward(part, at)
+        sound = torch.ones(len(part.logmel), dtype=torch.bool)
+        for name, tensor in _parts(part, outcome).items():
+            good = tensor.detach().flatten(1).isfinite().all(dim=1).cpu()
+            yield from ((name, first + row) for row in (sound & ~good).nonzero()[:, 0].tolist())
+            sound &= good
+        finite &= bool(sound.all())
+        if finite:
+            total = losses.total_loss(
+                outcome.prediction.mean(),
+                outcome.classification.mean(),
+                trainer.run.objective.alpha,
+            )
+            with distributed.no_sync(trainer.replica):
+                total.backward()
+        first += len(part.logmel)
+    if finite:
+        for name, parameter in trainer.student.named_parameters():
+            if parameter.grad is not None and not parameter.grad.isfinite().all():
+                yield f"gradient of {name}", None
+    trainer.optimizer.zero_grad(set_to_none=True)
+
+
+def _parts(batch: Batch, outcome: Outcome) -> dict[str, Tensor]:
+    """Tensors with a row per clip, in the order in which one depends on another."""
+    return {
+        "log-mel": batch.logmel,
+        "teacher's latents": outcome.target.latents,
+        "teacher's logits": outcome.target.logits,
+        "student's latents": outcome.predicted.latents,
+        "student's logits": outcome.predicted.logits,
+        "prediction loss": outcome.prediction,
+        "classification loss": outcome.classification,
+    }

@@ -1,0 +1,139 @@
+"""Embeddings of a whole data set: computed once per encoder, in parts, on all GPUs, and kept.
+
+They lie in ``<bulk>/<profile>/embeddings/<encoder>/``:
+
+    <key>.npy     (N, D) float32, one row per clip of the store; opened memory-mapped
+    <key>.json    what they are embeddings of, compared whenever they are opened
+    <key>.parts/  only until all are there: a file per 2,048 clips
+
+The key is a digest of encoder, clips and embedding code. What is there already is not computed
+again, be it parts of an extraction that was killed. Parts are the same for any number of processes,
+and so are the numbers. Shapes: N clips of a data set, D embedding size.
+"""
+
+import pickle
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from matpac.core import distributed, files, fingerprints
+from matpac.core.progress import Progress
+from matpac.probing.embedders import Embedder
+
+PART_CLIPS = 2048
+
+
+def extract(
+    embedder: Embedder,
+    folder: Path,
+    *,
+    name: str,
+    num_processes: int | None = None,
+    part_clips: int = PART_CLIPS,
+) -> np.ndarray:
+    """Embeddings of all clips of a data set, from ``folder`` or computed and kept there.
+
+    Args:
+        embedder: the encoder, on the CPU, and the clips.
+        name: of the encoder.
+        num_processes: None: one per GPU, as far as there are parts; one without any GPU, or for an
+            encoder that cannot be sent to others.
+        part_clips: clips of a part.
+    Returns: (N, D) float32, mapped from its file: memory is needed for what is being read only.
+    Raises: ValueError if the files there are not what their key says.
+    """
+    described = describe(embedder, name)
+    key = fingerprints.digest({part: described[part] for part in ("identity", "clips", "code")})
+    path = folder / f"{key}.npy"
+    if not (path.exists() and path.with_suffix(".json").exists()):
+        if num_processes is None:
+            parts = -(-len(embedder) // part_clips)
+            num_processes = _num_processes(embedder, name, parts)
+        work = embedder, path, described, part_clips
+        distributed.launch(_compute, *work, num_processes=num_processes)
+    return _open(path, described)
+
+
+def _num_processes(embedder: Embedder, name: str, num_parts: int) -> int:
+    """As many as have work; warns of an encoder that only this process can have."""
+    wanted = max(1, min(torch.cuda.device_count(), num_parts))
+    if wanted > 1:
+        try:
+            pickle.dumps(embedder)
+        except (AttributeError, TypeError, RuntimeError, pickle.PicklingError) as error:
+            # What packages keep in their modules: functions made in functions, parametrizations.
+            warnings.warn(f"{name}: embedded on one GPU, not sent to others: {error}", stacklevel=3)
+            return 1
+    return wanted
+
+
+def describe(embedder: Embedder, name: str) -> dict[str, Any]:
+    """What decides the embeddings, and their form: the content of ``<key>.json``."""
+    form = {"dtype": "float32", "shape": [len(embedder), embedder.width]}
+    return {"encoder": name, **embedder.origin(), **form}
+
+
+def _compute(
+    embedder: Embedder,
+    path: Path,
+    described: dict[str, Any],
+    part_clips: int,
+) -> None:
+    """In every process: its share of the parts; the first one then joins them."""
+    folder, clips = path.with_suffix(".parts"), range(len(embedder))
+    cut = [clips[first : first + part_clips] for first in clips[::part_clips]]
+    parts = {folder / f"{part.start:08d}-{part.stop:08d}.npy": part for part in cut}
+    # Dealt out before looking at what is there: the others write while this one looks.
+    mine = list(parts.items())[distributed.rank() :: distributed.world_size()]
+    embedder = embedder.to(distributed.device())
+    shown = distributed.rank() == 0 and len(mine) > 1
+    with Progress(
+        len(mine), f"embed {described['encoder']}", unit="part", enabled=shown
+    ) as progress:
+        for file, part in mine:
+            if not file.exists():
+                _write_part(file, embedder, part)
+            progress.update()
+    distributed.wait_for_all()
+    if distributed.rank() == 0:
+        files.write_json(path.with_suffix(".json"), described)
+        _join(list(parts), path, described)
+        shutil.rmtree(folder)
+
+
+def _write_part(file: Path, embedder: Embedder, clips: range) -> None:
+    computed = embedder.embed(clips)
+    with files.replacing(file) as temporary, temporary.open("wb") as opened:
+        np.save(opened, computed)
+
+
+def _join(parts: list[Path], path: Path, described: dict[str, Any]) -> None:
+    """One file of all parts, holding one of them in memory at a time."""
+    header = {"descr": "<f4", "fortran_order": False, "shape": tuple(described["shape"])}
+    with files.replacing(path) as temporary, temporary.open("wb") as opened:
+        np.lib.format.write_array_header_1_0(opened, header)
+        for part in parts:
+            np.load(part).tofile(opened)
+
+
+def _open(path: Path, described: dict[str, Any]) -> np.ndarray:
+    """The embeddings, if they are the ones described."""
+    found = files.read_json(path.with_suffix(".json"))
+    wrong = [name for name in described if found.get(name) != described[name]]
+    if wrong:
+        listed = ", ".join(f"{n} {found.get(n)!r}, needed: {described[n]!r}" for n in wrong)
+        raise ValueError(f"{path}: got embeddings of {listed}; delete it")
+    try:
+        embeddings = np.load(path, mmap_mode="c")
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; delete it") from None
+    if (str(embeddings.dtype), list(embeddings.shape)) != (described["dtype"], described["shape"]):
+        raise ValueError(
+            f"{path}: got {embeddings.dtype} {list(embeddings.shape)}, needed: "
+            f"{described['dtype']} {described['shape']}; delete it"
+        )
+    return embeddings

@@ -1,0 +1,257 @@
+"""Did the distributions collapse? Training logs of several runs, read, summarised and drawn.
+
+`load` gathers what the ``pretrain`` stage logged, `summary` gives each run's last tenth as one row,
+`symptoms` holds that against rules of thumb, and `plot` shows all of training: MATPAC Sec. III says
+that centering and sharpening are both needed, Sec. IV-C that classification alone collapses. What
+the entropies mean is explained in `matpac.pretraining.diagnostics`; they are in nats throughout.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from matpac.core import files, paths
+from matpac.reporting.plots import STYLE
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+RUNS = {
+    "base": "both (MATPAC)",
+    "no_sharpening": "no sharpening",
+    "no_centering": "no centering",
+    "neither": "neither",
+    "alpha0": "no prediction",
+}
+"""Runs of the inspection, in the order shown, and what the figure calls them."""
+
+COLOURS = dict(zip(RUNS, ("#000000", "#0072B2", "#D55E00", "#B3609A", "#009E73"), strict=True))
+"""From Okabe and Ito's palette, which readers of every kind of colour vision can tell apart."""
+
+SUMMARY = {
+    "num_prototypes": "num_prototypes",
+    "entropy_of_mean": "teacher_entropy_of_mean",
+    "mean_entropy": "teacher_mean_entropy",
+    "difference": "teacher_kl",
+    "prototypes_in_use": "prototypes_in_use",
+    "prediction_loss": "prediction_loss",
+    "agreement": "agreement",
+    "latent_std": "target_std",
+    "effective_rank": "target_effective_rank",
+}
+"""Column of `summary` -> column of the logs that it averages."""
+
+TITLES = {
+    "teacher_kl": "entropy difference (nats)",
+    "prototypes_in_use": "prototypes in use",
+    "prediction_loss": "prediction loss",
+}
+"""Columns of the logs compared across runs, and how the figure calls them."""
+
+FEW_PROTOTYPES = 4.0  # exp(entropy of the mean) below it: one or a few dimensions dominate
+LITTLE_INFORMATION = 0.2  # nats of difference below it: the distribution is the same everywhere
+UNPREDICTED = 1.0  # prediction loss above it: a cosine below 1/2 to the target
+FINAL = 0.1  # share of training that counts as its end
+
+
+def load(profile: str | None = None) -> pd.DataFrame:
+    """Training logs of every finished run below ``root()``.
+
+    Args:
+        profile: whose; None: the profile of ``root()/params.yaml`` if it has logs, else ``smoke``.
+    Returns: one row per (run, seed, step at which diagnostics were measured), sorted, with the
+        columns of ``log.csv`` and ``diagnostics.csv`` and ``profile`` and ``num_prototypes``.
+        Losses and gradient norm are means over the steps since the row before.
+    Raises: FileNotFoundError naming the stage to run.
+    """
+    profile = profile or _profile_with_logs()
+    small = paths.root() / "data" / profile
+    found = sorted(small.glob("logs/*/seed_*/diagnostics.csv"))
+    if not found:
+        raise FileNotFoundError(
+            f"{small / 'logs'}: no training logs; run the stage pretrain@{profile}-base"
+        )
+    logs = pd.concat([_read(path.parent, small) for path in found], ignore_index=True)
+    return logs.assign(profile=profile).sort_values(["run", "seed", "step"], ignore_index=True)
+
+
+def summary(logs: pd.DataFrame) -> pd.DataFrame:
+    """The end of each run: means over the last tenth of its steps, then over its seeds.
+
+    Args: logs: as `load` returns them.
+    Returns: one row per run, those of `RUNS` first; the columns of `SUMMARY`.
+    """
+    last = logs.groupby(["run", "seed"])["step"].transform("max")
+    end = logs[logs["step"] >= (1 - FINAL) * last]
+    of_seeds = end.groupby(["run", "seed"])[list(SUMMARY.values())].mean()
+    table = of_seeds.groupby("run").mean().set_axis(list(SUMMARY), axis=1)
+    known = [run for run in RUNS if run in table.index]
+    return table.loc[known + [run for run in table.index if run not in RUNS]]
+
+
+def symptoms(table: pd.DataFrame) -> pd.DataFrame:
+    """Which kinds of collapse a `summary` shows, by the rules of thumb above.
+
+    Returns: one row per run, booleans: ``few dominate`` (a handful of dimensions holds the mean
+        distribution), ``says little`` (single distributions hardly depend on the patch) and
+        ``prediction fails``.
+    """
+    return pd.DataFrame(
+        {
+            "few dominate": np.exp(table["entropy_of_mean"]) < FEW_PROTOTYPES,
+            "says little": table["difference"] < LITTLE_INFORMATION,
+            "prediction fails": table["prediction_loss"] > UNPREDICTED,
+        }
+    )
+
+
+def plot(logs: pd.DataFrame, runs: Sequence[str] = tuple(RUNS), *, note: str = "") -> "Figure":
+    """The two entropies of each run side by side; below, what tells the runs apart.
+
+    Args:
+        logs: as `load` returns them.
+        runs: names of runs, in order; those without logs are left out.
+        note: a line below the figure: which profile, corpus and parameters made it.
+    Raises: ValueError if none of the runs has logs.
+    """
+    import matplotlib.pyplot as plt
+
+    present = [run for run in runs if (logs["run"] == run).any()]
+    if not present:
+        raise ValueError(f"runs: got {', '.join(runs)}, allowed: {', '.join(logs['run'].unique())}")
+    logs = logs[logs["run"].isin(present)]
+    with plt.style.context(STYLE):
+        figure = plt.figure(figsize=(7.16, 4.5), layout="constrained")
+        top, bottom = figure.subfigures(2, 1, height_ratios=[1, 1.12], hspace=0.04)
+        panels = top.subplots(1, len(present), sharex=True, sharey=True, squeeze=False)
+        _entropies(panels[0], logs, present)
+        for axes, column in zip(bottom.subplots(1, len(TITLES)), TITLES, strict=True):
+            _compare(axes, logs, present, column)
+        if note:
+            figure.supxlabel(note, fontsize=6, color="0.4", x=0.99, ha="right")
+        plt.close(figure)  # a notebook shows what is returned, and only once
+    return figure
+
+
+def figure(logs: pd.DataFrame, out: Path, provenance: Mapping[str, Any]) -> None:
+    """Writes ``collapse.png``, ``.pdf`` and ``.csv`` (the curves), alike for equal logs.
+
+    Args:
+        logs: as `load` returns them; runs other than those of `RUNS` are not shown.
+        out: folder, made if missing.
+        provenance: what made them, e.g. profile, corpus and hash of the parameters: a line below
+            the figure and columns of the table.
+    Raises: ValueError if no run of the inspection has logs.
+    """
+    import matplotlib.pyplot as plt
+
+    drawn = plot(logs, note=" · ".join(f"{key} {value}" for key, value in provenance.items()))
+    # Without dates and program names two calls write the same bytes.
+    for kind, metadata in {"png": {"Software": None}, "pdf": {"CreationDate": None}}.items():
+        with plt.style.context(STYLE), files.replacing(out / f"collapse.{kind}") as temporary:
+            drawn.savefig(temporary, format=kind, metadata=metadata, dpi=200)
+    curves = logs.loc[
+        logs["run"].isin(list(RUNS)), ["run", "seed", "step", "epoch", *SUMMARY.values()]
+    ]
+    curves = curves.assign(**provenance)
+    with files.replacing(out / "collapse.csv") as temporary:
+        curves.to_csv(temporary, index=False, float_format="%.4g", lineterminator="\n")
+
+
+def spread(positions: Sequence[float], gap: float) -> np.ndarray:
+    """Moves label positions in [0, 1] as little as possible (in squares) to be ``gap`` apart."""
+    from sklearn.isotonic import isotonic_regression
+
+    order = np.argsort(positions, kind="stable")
+    room = gap * np.arange(len(positions))
+    moved = np.empty(len(positions))
+    wanted = np.asarray(positions, float)[order] - room
+    moved[order] = isotonic_regression(wanted, y_min=0.0, y_max=1.0 - room[-1]) + room
+    return moved
+
+
+def _profile_with_logs() -> str:
+    root = paths.root()
+    profile = paths.active_profile() or "smoke"
+    has_logs = any((root / "data" / profile).glob("logs/*/seed_*/diagnostics.csv"))
+    return profile if has_logs else "smoke"
+
+
+def _read(folder: Path, small: Path) -> pd.DataFrame:
+    """The logs of one seed of one run: diagnostics joined with the losses up to each of them."""
+    run, seed = folder.parent.name, folder.name
+    measured = pd.read_csv(folder / "diagnostics.csv")
+    log = pd.read_csv(folder / "log.csv")
+    # The paper's runs have 300,000 steps: no row per step is kept.
+    index = np.searchsorted(measured["step"], log["step"])
+    noisy = ["prediction_loss", "classification_loss", "total_loss", "gradient_norm"]
+    means = log.groupby(index)[noisy].mean().reindex(range(len(measured)))
+    at = log.drop(columns=noisy).merge(measured, on="step", how="inner")
+    encoder = json.loads((small / "pretrain" / run / seed / "config.json").read_text())
+    number, k = int(seed.removeprefix("seed_")), encoder["model"]["num_prototypes"]
+    return pd.concat([at, means], axis=1).assign(run=run, seed=number, num_prototypes=k)
+
+
+def _entropies(panels: "Sequence[Axes]", logs: pd.DataFrame, runs: Sequence[str]) -> None:
+    """One panel per run: entropy of the mean, mean entropy, and the gap between them."""
+    for panel, run in zip(panels, runs, strict=True):
+        colour = COLOURS.get(run, "0.3")
+        for _, part in logs[logs["run"] == run].groupby("seed"):
+            of_mean, single = part["teacher_entropy_of_mean"], part["teacher_mean_entropy"]
+            panel.fill_between(part["epoch"], single, of_mean, color=colour, alpha=0.18, lw=0)
+            panel.plot(part["epoch"], of_mean, color=colour, lw=1.2)
+            panel.plot(part["epoch"], single, color=colour, lw=1.2, ls=(0, (2, 1)))
+        ceiling = float(np.log(part["num_prototypes"].iloc[0]))
+        panel.axhline(ceiling, color="0.5", lw=0.7, ls=":")
+        panel.set(title=RUNS.get(run, run), xlabel="epoch", xlim=(0, None))
+        panel.title.set_color(colour)
+    panels[0].set_ylim(0, 1.12 * np.log(logs["num_prototypes"].max()))  # room above ln K
+    panels[0].set_ylabel("entropy of the teacher's\ndistributions (nats)")
+    _explain(panels[0], logs[logs["run"] == runs[0]])
+
+
+def _explain(panel: "Axes", part: pd.DataFrame) -> None:
+    """Names the lines of one panel at its right edge, clear of what they do on the way there."""
+    last, ceiling = part["epoch"].max(), float(np.log(part["num_prototypes"].iloc[0]))
+    near = part[part["epoch"] >= 0.3 * last]
+    lines = {
+        "ln K": (ceiling, "bottom"),
+        "of the mean": (near["teacher_entropy_of_mean"].max(), "bottom"),
+        "of single patches": (near["teacher_mean_entropy"].min(), "top"),
+    }
+    for text, (height, side) in lines.items():
+        gap = 0.02 * ceiling * (1 if side == "bottom" else -1)
+        panel.text(last, height + gap, text, ha="right", va=side, fontsize=6.5, color="0.25")
+
+
+def _compare(axes: "Axes", logs: pd.DataFrame, runs: Sequence[str], column: str) -> None:
+    """All runs over training in one panel, a line per seed, each run labelled at its right end."""
+    import seaborn
+
+    palette = {run: COLOURS.get(run, "0.3") for run in runs}
+    seaborn.lineplot(
+        logs, x="epoch", y=column, hue="run", hue_order=runs, palette=palette, legend=False,
+        units="seed", estimator=None, linewidth=1.1, ax=axes,
+    )  # fmt: skip
+    if column == "prototypes_in_use":
+        highest = logs["num_prototypes"].max()
+        ticks = [2**n for n in range(0, 20, 1 if highest <= 256 else 2) if 2**n <= highest]
+        axes.set_yscale("log", base=2)
+        axes.set(yticks=ticks, yticklabels=ticks, ylim=(1, 1.1 * highest))
+        axes.minorticks_off()
+    else:
+        axes.set_ylim(0, None)
+    axes.set(title=TITLES[column], xlabel="epoch", ylabel="", xlim=(0, None))
+    ends = summary(logs)[next(name for name, of in SUMMARY.items() if of == column)]
+    pixels = axes.transData.transform([(0, ends[run]) for run in runs])
+    heights = axes.transAxes.inverted().transform(pixels)[:, 1]
+    for run, height in zip(runs, spread(heights, 0.085), strict=True):
+        axes.text(
+            1.03, height, RUNS.get(run, run), transform=axes.transAxes,
+            color=palette[run], fontsize=6.5, va="center",
+        )  # fmt: skip

@@ -1,0 +1,146 @@
+"""The front end against hand-worked values, an independent computation and the released one."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torchaudio import transforms
+
+from matpac.audio import logmel
+from matpac.audio.logmel import LogMel, log_mel, resample
+from matpac.method.patches import normalise
+
+FIXTURE = Path(__file__).parents[3] / "shared/parity/inference_public.npz"
+
+
+def sine(frequency_hz: float, *, rate: int = 16000, duration_s: float = 1.0) -> torch.Tensor:
+    time_s = torch.arange(int(rate * duration_s), dtype=torch.float64) / rate
+    return (0.5 * torch.sin(2 * torch.pi * frequency_hz * time_s)).float()
+
+
+def slaney_edges(num_mels: int, fmin_hz: float, fmax_hz: float) -> np.ndarray:
+    """Slaney's scale: linear up to 1000 Hz (15 mel), then 27 steps per factor of 6.4."""
+
+    def to_mel(hz: float) -> float:
+        return hz * 3 / 200 if hz < 1000 else 15 + 27 * np.log(hz / 1000) / np.log(6.4)
+
+    mel = np.linspace(to_mel(fmin_hz), to_mel(fmax_hz), num_mels + 2)
+    return np.where(mel < 15, mel * 200 / 3, 1000 * 6.4 ** ((mel - 15) / 27))
+
+
+def independent_frame(samples: np.ndarray) -> np.ndarray:
+    """One log-mel frame of 400 samples in float64, written from the definition."""
+    n = np.arange(400)
+    windowed = samples * (0.5 - 0.5 * np.cos(2 * np.pi * n / 400))
+    bins = np.arange(201)
+    power = np.abs(np.exp(-2j * np.pi * np.outer(bins, n) / 400) @ windowed) ** 2
+    edges, hz = slaney_edges(80, 50, 8000), bins * 40.0
+    mel = []
+    for low, centre, high in zip(edges, edges[1:], edges[2:], strict=False):
+        rising, falling = (hz - low) / (centre - low), (high - hz) / (high - centre)
+        triangle = np.maximum(0, np.minimum(rising, falling)) * 2 / (high - low)
+        mel.append(triangle @ power)
+    return np.log(np.array(mel) + 2.0**-23)
+
+
+@pytest.mark.parametrize("frequency_hz", [200, 1000, 3000, 7000])
+def test_sine_peaks_in_its_band(frequency_hz: int) -> None:
+    peak = int(log_mel(sine(frequency_hz)).mean(dim=1).argmax())
+    edges = slaney_edges(80, 50, 8000)
+    assert edges[peak] < frequency_hz < edges[peak + 2]
+
+
+def test_frame_equals_independent_computation() -> None:
+    samples = np.random.default_rng(1).uniform(-0.5, 0.5, 2000).astype(np.float32)
+    frames = log_mel(torch.from_numpy(samples))
+    for t in (0, 7):
+        expected = independent_frame(samples[160 * t : 160 * t + 400].astype(np.float64))
+        np.testing.assert_allclose(frames[:, t].numpy(), expected, rtol=0, atol=3e-4)  # float32 FFT
+
+
+def test_digital_silence() -> None:
+    assert torch.equal(
+        log_mel(torch.zeros(2, 1600)), torch.full((2, 80, 8), -15.942385)
+    )  # log(2**-23)
+
+
+@pytest.mark.parametrize(
+    ("samples", "frames"), [(400, 1), (559, 1), (560, 2), (51360, 319), (160000, 998)]
+)
+def test_number_of_frames(samples: int, frames: int) -> None:
+    assert LogMel().num_frames(samples) == frames
+    assert log_mel(torch.zeros(samples)).shape == (80, frames)
+
+
+def test_batch_equals_single_waveforms() -> None:
+    batch = torch.stack([sine(440), sine(880)])
+    torch.testing.assert_close(log_mel(batch)[1], log_mel(batch[1]), rtol=0, atol=1e-5)
+
+
+def test_shorter_than_a_window_is_refused() -> None:
+    assert LogMel().num_frames(399) == 0
+    with pytest.raises(ValueError, match="got 399 samples, allowed: at least one window of 400"):
+        log_mel(torch.zeros(399))
+
+
+def test_sizes_must_fit() -> None:
+    with pytest.raises(ValueError, match=r"window_ms: got 25, which is 275\.625 samples at 11025"):
+        LogMel(sample_rate=11025, fmax_hz=5000)
+    with pytest.raises(ValueError, match="fmin_hz < fmax_hz <= 4000"):
+        LogMel(sample_rate=8000)
+
+
+def test_equals_released_front_end() -> None:
+    if not FIXTURE.exists():
+        pytest.skip("the recorded arrays of the released code are not on this machine")
+    recorded = np.load(FIXTURE)
+    assert json.loads(str(recorded["config_json"]))
+    for length in ("3.21s", "10s"):
+        ours = LogMel()(torch.from_numpy(recorded[f"wave__{length}"])).numpy()
+        # Near silence the logarithm magnifies the rounding of the FFT; with an offset of 1e-6,
+        # silence alone would differ by 2.1.
+        np.testing.assert_allclose(ours, recorded[f"logmel__{length}"], rtol=0, atol=3e-4)
+
+
+@pytest.mark.parametrize("rate", [8000, 22050, 44100, 96000])
+def test_resampling_keeps_a_tone(rate: int) -> None:
+    resampled = resample(sine(1000, rate=rate), rate, 16000)
+    assert resampled.shape == (16000,)
+    inside = slice(1000, 15000)  # the ends are filtered with the silence around them
+    torch.testing.assert_close(resampled[inside], sine(1000)[inside], rtol=0, atol=2e-3)
+
+
+KAISER_BEST = {
+    "resampling_method": "sinc_interp_kaiser",
+    "lowpass_filter_width": 64,
+    "rolloff": 0.9475937167399596,
+    "beta": 14.769656459379492,
+}
+
+
+@pytest.mark.parametrize("rate", [8000, 22050, 44100, 96000])
+@pytest.mark.parametrize("samples", [1, 700, 44099, 44100])
+def test_resampling_is_torchaudios(rate: int, samples: int, monkeypatch) -> None:
+    """To rounding: the sums over the kernel run in another order; blocks leave no seams."""
+    waveform = torch.rand(2, samples, generator=torch.Generator().manual_seed(0)) - 0.5
+    # Its functional form makes the kernel in float32, which is wrong by up to 2e-5.
+    expected = transforms.Resample(rate, 16000, **KAISER_BEST)(waveform)
+    for block in (logmel.BLOCK_STEPS, 7):
+        monkeypatch.setattr(logmel, "BLOCK_STEPS", block)
+        torch.testing.assert_close(resample(waveform, rate, 16000), expected, rtol=0, atol=1e-6)
+
+
+def test_resampling_removes_what_would_alias() -> None:
+    resampled = resample(sine(9000, rate=44100), 44100, 16000)
+    assert resampled[1000:15000].abs().max() < 1e-3
+
+
+def test_same_rate_is_untouched() -> None:
+    waveform = sine(440)
+    assert resample(waveform, 16000, 16000) is waveform
+
+
+def test_normalise() -> None:
+    assert torch.equal(normalise(torch.tensor([-7.0, -3.0]), -7.0, 4.0), torch.tensor([0.0, 1.0]))

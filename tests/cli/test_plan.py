@@ -1,0 +1,85 @@
+"""What would run now: DVC's answer, summed up with hours."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import test_cost
+
+from matpac.cli import costs, plan
+from matpac.core import paths
+
+STAGES = ["fetch@smoke", "pretrain@smoke-base", "pretrain@smoke-k8", "pretrain@paper-base"]
+STAGES += ["probe@smoke-base", "sources@smoke"]
+
+
+def test_stages_are_sorted_by_kind() -> None:
+    assert plan.by_kind(STAGES, "smoke") == {
+        "fetch": [""],
+        "pretrain": ["base", "k8"],
+        "probe": ["base"],
+        "sources": [""],
+    }
+    assert plan.by_kind(STAGES, "mini") == {}
+
+
+def executed(folder: Path, name: str, seconds: float) -> None:
+    """A notebook as papermill leaves it."""
+    record = {"start_time": name, "duration": seconds}
+    (folder / f"{name}.ipynb").write_text(json.dumps({"metadata": {"papermill": record}}))
+
+
+def test_hours_are_calculated_or_those_of_the_last_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MATPAC_ROOT", str(tmp_path))
+    params = test_cost.make_params()
+    folder = paths.small(params) / "executed"
+    folder.mkdir(parents=True)
+    executed(folder, "01_fetch", 1800.0)
+    trainings = costs.trainings(params, clips_per_s=0.01)
+    kinds = plan.by_kind(STAGES, "smoke") | {"pretrain": ["base"]}
+    _, _, *lines = plan.stages_table(params, kinds, trainings).splitlines()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+    assert rows == [
+        ["fetch", "1", "0.5", ""],
+        ["pretrain", "1", plan.cost.number(trainings[0].hours), "base"],
+        ["probe", "1", "?", "base"],  # never ran
+        ["sources", "1", "0", ""],
+    ]
+
+
+def test_the_whole_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setenv("MATPAC_ROOT", str(tmp_path))
+    params = test_cost.make_params()
+    monkeypatch.setattr(plan, "load", lambda: params)
+    monkeypatch.setattr(plan.cost, "rate", lambda *_, **__: (0.01, "measured on card"))
+    monkeypatch.setattr(plan, "stale", lambda root: ["pretrain@smoke-k8"])
+    plan.main()
+    out = capsys.readouterr().out
+    hours = sum(t.hours for t in costs.trainings(params, clips_per_s=0.01) if t.run == "k8")
+    assert (
+        f"pretrain: {plan.cost.number(hours)} h from scratch on 1 x 0.01 clips/s (measured on card)"
+        in out
+    )
+    assert f", {plan.cost.number(hours)} device-hours" in out and "its clips are assumed" in out
+    assert "disk when all is done: log-mel stores 15.4 MB" in out and "are free at" in out
+    monkeypatch.setattr(plan, "stale", lambda root: [])
+    plan.main()
+    assert capsys.readouterr().out == "profile smoke: everything is up to date\n"
+
+
+@pytest.mark.slow
+def test_dvc_says_which_stages_are_stale(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match=r"dvc status failed:\n.*not inside of a DVC repository"):
+        plan.stale(tmp_path)
+    dvc = [sys.executable, "-m", "dvc"]
+    subprocess.run([*dvc, "init", "-q", "--no-scm"], cwd=tmp_path, check=True)
+    (tmp_path / "dvc.yaml").write_text("stages: {one: {cmd: echo 1 > one, outs: [one]}}\n")
+    assert plan.stale(tmp_path) == ["one"]
+    subprocess.run([*dvc, "repro", "-q"], cwd=tmp_path, check=True)
+    assert plan.stale(tmp_path) == []

@@ -1,0 +1,593 @@
+"""Each data set of Table I in miniature, in its exact layout: fetch, log-mel, probe; every trap."""
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from matpac.data import manifests
+from matpac.params import Params, load, parse
+from matpac.reporting import captions, figures
+from matpac.data.config import OFFICIAL
+from matpac.data.fetch import fetch
+from matpac.data.layouts import LOADERS, esc50, fsd50k, gtzan, layout, mtt, nsynth, openmic, us8k
+from matpac.data.official import official_manifest, shortfalls
+from matpac.reporting.paper import TABLE1
+from matpac.features.preprocess import preprocess
+from matpac.probing.probe import probe, target_array
+from matpac.core.parallel import Workers
+
+import layouts
+import smoke
+
+ESC10 = Path(__file__).parents[3] / "shared/datasets/esc10"
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project without any data; data sets lie in ``tmp_path/data``."""
+    monkeypatch.setenv("MATPAC_ROOT", str(tmp_path / "project"))
+    monkeypatch.setenv("MATPAC_PROGRESS", "silent")
+    monkeypatch.delenv("MATPAC_DATA", raising=False)
+    (tmp_path / "data").mkdir()
+    return tmp_path
+
+
+def parameters(
+    dataset: dict[str, Any], *, downloads: dict[str, Any] | None = None, **logmel: Any
+) -> Params:
+    """The smoke parameters with one data set, "mini", that is corpus and task."""
+    sections = smoke.sections() | {"downloads": downloads or {}}
+    sections |= {"datasets": {"mini": dataset}, "corpora": {"mini": 1.0}, "tasks": ["mini"]}
+    sections["logmel"] |= logmel
+    sections["probe"] |= {"epochs": 60, "learning_rate": 0.02, "repeats": 1}
+    return parse(Params, sections)
+
+
+def part_of(source: str, folder: Path) -> dict[str, Any]:
+    return {"source": source, "path": str(folder), "subset": True}
+
+
+def fetched(source: str, folder: Path, **logmel: Any) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Manifest by clip, and information, of a part of a data set."""
+    params = parameters(part_of(source, folder), **logmel)
+    info = fetch(params)["mini"]
+    return manifests.load(params, "mini")[0].set_index("clip"), info
+
+
+def manifest_of(source: str, folder: Path, **changes: Any) -> tuple[pd.DataFrame, dict[str, Any]]:
+    return official_manifest(
+        "mini", source, folder=folder, **{"subset": False} | changes,
+        cache=folder.parent / "cache", workers=Workers(1, preload="matpac.data.audit"),
+    )  # fmt: skip
+
+
+MAKERS: dict[str, Callable[[Path], Path]] = {name: getattr(layouts, name) for name in OFFICIAL}
+
+
+@pytest.mark.parametrize("source", OFFICIAL)
+def test_from_its_layout_to_scores(root: Path, source: str) -> None:
+    """The tones of the classes are told apart, so labels and audio belong together."""
+    params = parameters(part_of(source, MAKERS[source](root / "data")))
+    info = fetch(params)["mini"]
+    assert info["official_clips"] == TABLE1[source].num_clips and info["source"] == source
+    preprocess(params)
+    scores = probe("logmel", params)
+    assert set(scores["metric"]) == {TABLE1[source].metric.lower().replace("acc.", "accuracy")}
+    assert len(scores) == {"esc50": 5, "us8k": 10}.get(source, 1)
+    assert scores["score"].mean() > 0.95, scores["score"].tolist()
+
+
+def test_the_sizes_are_those_of_table_1() -> None:
+    for name, clips in layout.CLIPS.items():
+        reported = TABLE1[name]
+        assert sum(clips.values()) == reported.num_clips
+        assert layout.NUM_CLASSES[name] == reported.num_classes
+        assert reported.split == (f"{len(clips)}-Fold" if 1 in clips else "TVT")
+    assert list(layout.CLIPS) == list(OFFICIAL) == list(LOADERS) == list(TABLE1)
+    for module in (openmic, nsynth, gtzan, mtt):
+        name = module.__name__.split(".")[-1]
+        assert len(set(module.CLASSES)) == layout.NUM_CLASSES[name]
+
+
+# ---------------------------------------------------------------------------------- each data set
+
+
+def test_openmic(root: Path) -> None:
+    """Likelihoods, masks and tracks; what nobody answered is NaN, half is positive."""
+    manifest, info = fetched("openmic", layouts.openmic(root / "data"))
+    assert info["classes"] == openmic.CLASSES and info["metric"] == "map"
+    assert info["splits"] == {"train": 6, "valid": 0, "test": 2} and info["validation"] == "drawn"
+    labels = pd.DataFrame(
+        np.stack(manifest["labels"]), index=manifest.index, columns=openmic.CLASSES
+    )
+    for key, (split, asked) in layouts.OPENMIC.items():
+        assert labels.loc[key].dropna().to_dict() == asked
+        assert manifest.loc[key, "split"] == split
+    assert manifest.loc["071826_215040", "path"] == "openmic-2018/audio/071/071826_215040.ogg"
+    assert manifest.loc["000135_483840", "group"] == "000135"
+    targets = pd.DataFrame(
+        target_array(manifest, "multilabel"), index=manifest.index, columns=openmic.CLASSES
+    )
+    assert targets.loc["000135_483840"].dropna().to_dict() == {"flute": 0.0, "guitar": 1.0}
+    assert np.isnan(targets.loc["000135_483840", "accordion"])
+
+
+def test_openmic_reads_arrays_only_where_the_table_is_missing_and_never_pickles(root: Path) -> None:
+    home = layouts.openmic(root / "data") / "openmic-2018"
+    from_table = np.stack(openmic.read(home).clips["labels"])
+    (home / openmic.TABLE).unlink()
+    with pytest.raises(FileNotFoundError, match=r"no such table, and the names in .* are Python"):
+        openmic.read(home)
+    with np.load(home / openmic.ARRAYS, allow_pickle=True) as pickled:
+        arrays = dict(pickled)
+    arrays["sample_key"] = arrays["sample_key"].astype(str)
+    np.savez(home / openmic.ARRAYS, **arrays)
+    np.testing.assert_array_equal(np.stack(openmic.read(home).clips["labels"]), from_table)
+
+
+def test_openmic_leaves_out_clips_that_nobody_was_asked_about(root: Path) -> None:
+    path = layouts.openmic(root / "data") / "openmic-2018" / openmic.TABLE
+    path.write_text(re.sub(r"000139_119040,.*\n", "", path.read_text()))
+    manifest, info = fetched("openmic", root / "data", max_bad_fraction=0.2)
+    assert info["excluded"] == [
+        {"clip": "000139_119040", "excluded": "blank label: no class is observed"}
+    ]
+    assert info["num_clips"] == len(manifest) - 1
+
+
+def test_openmic_refuses_other_classes_and_answers(root: Path) -> None:
+    home = layouts.openmic(root / "data") / "openmic-2018"
+    text = (home / openmic.TABLE).read_text()
+    for wrong in ("000046_3840,guitar,0.7,3", "000046_3840,harp,0.7,3", "000046_3840,bass,1.7,3"):
+        (home / openmic.TABLE).write_text(f"{text}{wrong}\n")
+        with pytest.raises(ValueError, match="allowed: one relevance from 0 to 1"):
+            openmic.read(home)
+    (home / openmic.TABLE).write_text(text)
+    (home / "class-map.json").write_text('{"banjo": 0, "accordion": 1}')
+    with pytest.raises(
+        ValueError, match=r"class-map\.json: got .* allowed: 0 to 19 in this order: acc"
+    ):
+        openmic.read(home)
+
+
+def test_nsynth(root: Path) -> None:
+    """A family that is never tested keeps its output; validation and test share instruments."""
+    manifest, info = fetched("nsynth", layouts.nsynth(root / "data"))
+    assert info["classes"] == nsynth.CLASSES and len(info["classes"]) == 11
+    assert info["splits"] == {"train": 10, "valid": 2, "test": 2} and info["validation"] == "given"
+    note = manifest.loc["synth_lead_acoustic_005-040-075"]
+    assert (note["label"], note["group"], note["split"]) == (9, "5", "train")
+    assert note["path"] == "nsynth-train/audio/synth_lead_acoustic_005-040-075.wav"
+    held_out = manifest[manifest["split"] != "train"]
+    assert set(held_out["group"]) == {"900", "901"} and 9 not in set(held_out["label"])
+
+
+def test_nsynth_instruments_do_not_cross(root: Path) -> None:
+    home = layouts.nsynth(root / "data")
+    path = home / "nsynth-train/examples.json"
+    path.write_text(path.read_text().replace('"instrument": 1,', '"instrument": 900,'))
+    with pytest.raises(ValueError, match="'900' in several splits or folds, allowed: one each"):
+        fetched("nsynth", home)
+    path.write_text(path.read_text().replace('"bass"', '"base"'))
+    with pytest.raises(ValueError, match="got family 0 'base', allowed: 0 to 10 in this order: b"):
+        fetched("nsynth", home)
+    path.write_text('{"a": {"instrument": 1}}')
+    with pytest.raises(ValueError, match="allowed: notes with instrument, instrument_family"):
+        fetched("nsynth", home)
+
+
+@pytest.mark.parametrize("name", ["genres", "Data/genres_original", "."])
+def test_gtzan(root: Path, name: str) -> None:
+    """An unreadable jazz.00054 is told and costs nothing; what is not in the lists is no track."""
+    home = layouts.gtzan(root / "data", name=name)
+    manifest, info = fetched("gtzan", home, max_bad_fraction=0.0)
+    assert info["splits"] == {"train": 4, "valid": 3, "test": 3} and info["validation"] == "given"
+    assert info["classes"] == gtzan.CLASSES
+    assert info["excluded"] == [
+        {"clip": "jazz.00054", "excluded": "known to be broken: " + NOT_AUDIO}
+    ]
+    assert (
+        manifest.loc["rock.00010", "label"] == 9 and manifest.loc["rock.00010", "split"] == "test"
+    )
+    prefix = "" if name == "." else f"{name}/"
+    assert manifest.loc["rock.00010", "path"] == f"{prefix}rock/rock.00010.wav"
+    assert set(manifest.index) == {
+        t for part in list(layouts.GTZAN)[:3] for t in layouts.GTZAN[part]
+    }
+
+
+NOT_AUDIO = "not audio (Format not recognised.)"
+
+
+def test_the_gtzan_lists_are_those_of_the_literature() -> None:
+    clips = gtzan.read(Path("nowhere")).clips
+    table = {  # genre: train, valid, test
+        "blues": (46, 23, 31), "classical": (48, 20, 31), "country": (45, 23, 30),
+        "disco": (42, 22, 29), "hiphop": (47, 18, 27), "jazz": (43, 17, 27), "metal": (44, 20, 27),
+        "pop": (41, 13, 30), "reggae": (43, 17, 26), "rock": (44, 24, 32),
+    }  # fmt: skip
+    counts = clips.groupby(["label", "split"]).size()
+    for label, genre in enumerate(gtzan.CLASSES):
+        assert tuple(counts[label][list(manifests.SPLITS)]) == table[genre]
+    assert set(clips["clip"].str.fullmatch(r"[a-z]+\.\d{5}")) == {True}
+    assert clips.set_index("clip").loc["jazz.00054", "split"] == "train"
+
+
+def test_mtt(root: Path) -> None:
+    """The three broken files may be missing or empty; untagged clips stay in."""
+    manifest, info = fetched("mtt", layouts.mtt(root / "data"), max_bad_fraction=0.0)
+    assert info["classes"] == mtt.CLASSES and info["metric"] == "map"
+    # 55753 and 57881 are not there, which for a part of the data set is nothing to tell.
+    assert info["excluded"] == [{"clip": "35644", "excluded": "known to be broken: zero bytes"}]
+    assert info["splits"] == {"train": 4, "valid": 3, "test": 3}
+    tagged = {
+        clip: {mtt.CLASSES[i] for i in np.flatnonzero(labels)}
+        for clip, labels in manifest["labels"].items()
+    }
+    for clip in manifest.index:
+        assert tagged[clip] == set(layouts.MTT[clip][1]) - {"rare tag"}
+    assert tagged["30"] == tagged["22"] == set()
+    assert manifest.loc["13", "split"] == "train" and manifest.loc["22", "split"] == "valid"
+    assert manifest.loc["10", "group"] == manifest.loc["11", "group"]
+    assert manifest.loc["12", "group"] == "b/an_orchestra-a_record-02-a_piece"
+
+
+def test_mtt_allows_three_broken_files_and_no_others(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = layouts.mtt(root / "data")
+    monkeypatch.setitem(layout.CLIPS, "mtt", {"train": 7, "valid": 3, "test": 3})
+    monkeypatch.setattr(mtt, "deviations", lambda given: [])
+    manifest, _ = manifest_of("mtt", home)
+    bad = manifest[manifest["excluded"] != ""].set_index("clip")["excluded"]
+    assert bad.to_dict() == {
+        "35644": "known to be broken: zero bytes",
+        "55753": "known to be broken: missing file",
+        "57881": "known to be broken: missing file",
+    }
+    path = layouts.MTT["13"][0]
+    content = (home / path).read_bytes()
+    (home / path).write_bytes(b"")
+    manifest, _ = manifest_of("mtt", home)
+    assert manifest.set_index("clip").loc["13", "excluded"] == "zero bytes"
+    problem = manifests.too_many_bad("mtt", manifests.excluded_clips(manifest), len(manifest), 0.0)
+    assert problem.startswith("mtt: 1 of 13 clips cannot be used")
+    (home / path).unlink()
+    with pytest.raises(ValueError, match=r"train: 7 clips expected, 7 in its tables, 6 of these"):
+        manifest_of("mtt", home)
+    (home / path).write_bytes(content)
+    (home / "mp3").mkdir()  # another folder for the audio
+    for folder in {each[0].split("/")[0] for each in layouts.MTT.values()} - {"8", "9"}:
+        (home / folder).rename(home / "mp3" / folder)
+    moved, _ = manifest_of("mtt", home)
+    assert set(moved["path"]) >= {f"mp3/{path}"} and (moved["excluded"] != "").sum() == 3
+
+
+def test_the_mtt_tags_are_compared_as_a_set() -> None:
+    names = [*mtt.CLASSES, *layouts.RARE_TAGS]
+    counts = np.array([3] * 50 + [2] * 138)
+    given = pd.DataFrame(np.arange(4)[:, None] < counts, columns=names)
+    assert mtt.deviations(given) == []
+    assert mtt.deviations(given[sorted(names)]) == []  # whatever their order
+    given.loc[:, ["rare tag", "tag 1"]] = True
+    assert mtt.deviations(given.drop(columns="tag 0")) == [
+        "187 tags, expected 188",
+        "the 50 most frequent tags are others than in the literature: 'rare tag', 'tag 1' occur "
+        "more often than 'guitar'",
+    ]
+
+
+def test_mtt_refuses_what_does_not_fit(root: Path) -> None:
+    home = layouts.mtt(root / "data")
+    path = home / mtt.MARKER
+    text = path.read_text()
+    for old, new in (('"2"\t"0"', '"2"\t"7"'), ('"f/american', '"g/american')):
+        path.write_text(text.replace(old, new))
+        with pytest.raises(ValueError, match="clip 2: allowed: 0 or 1 for each tag, and an mp3_p"):
+            mtt.read(home)
+    path.write_text(text.replace('"sitar"', '"sitars"'))
+    with pytest.raises(ValueError, match=r"annotations_final\.csv: no column 'sitar'"):
+        mtt.read(home)
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_fsd50k(root: Path, nested: bool) -> None:
+    """Folders inside folders of the same name, names that are numbers, the given split."""
+    manifest, info = fetched("fsd50k", layouts.fsd50k(root / "data", nested=nested))
+    assert len(info["classes"]) == 200 and info["classes"][1:4] == ["Bark", "Dog", "Rain"]
+    assert info["splits"] == {"train": 4, "valid": 2, "test": 2} and info["validation"] == "given"
+    for name, (split, labels) in layouts.FSD50K.items():
+        row = manifest.loc[name]
+        assert row["split"] == {"val": "valid", "eval": "test"}.get(split, split)
+        assert [info["classes"][i] for i in np.flatnonzero(row["labels"])] == labels
+        assert row["group"] == name
+    place = "FSD50K.eval_audio/FSD50K.eval_audio" if nested else "FSD50K.eval_audio"
+    assert manifest.loc["37199", "path"] == f"{place}/37199.wav"
+    assert manifest.loc["00123", "path"] == "FSD50K.dev_audio/00123.wav"
+
+
+def test_fsd50k_refuses_unknown_names(root: Path) -> None:
+    home = layouts.fsd50k(root / "data", nested=False)
+    path = home / "FSD50K.ground_truth/dev.csv"
+    text = path.read_text()
+    path.write_text(text.replace("Bark,Dog,Rain", "Bark,Dogs,Rain"))
+    with pytest.raises(ValueError, match=r"got labels \['Dogs'\] that vocabulary.csv has not"):
+        fsd50k.read(home)
+    path.write_text(text.replace(",val", ",valid"))
+    with pytest.raises(ValueError, match=r"split: got \{'valid'\}, allowed: train, val"):
+        fsd50k.read(home)
+
+
+def test_esc50(root: Path) -> None:
+    """Folds and recordings as given; classes in alphabetical order."""
+    manifest, info = fetched("esc50", layouts.esc50(root / "data"))
+    assert info["classes"] == ["airplane", "dog", "rain"] and info["folds"] == [6] * 5
+    assert info["validation"] == "drawn" and info["metric"] == "accuracy"
+    row = manifest.loc["3-10030-A-10.wav"]
+    assert (row["label"], row["fold"], row["group"]) == (2, 3, "10030")
+    assert row["path"] == "ESC-50-master/audio/3-10030-A-10.wav"
+    assert manifest["path"].is_monotonic_increasing  # whatever the order of the table
+    assert manifest.loc["3-10030-B-10.wav", "group"] == "10030"
+
+
+def test_esc10_is_what_is_there(root: Path) -> None:
+    home = layouts.esc50(root / "data")
+    for path in (home / "ESC-50-master/audio").glob("*-47.wav"):
+        path.unlink()
+    manifest, info = fetched("esc50", home)
+    assert info["classes"] == ["dog", "rain"] and info["folds"] == [4] * 5
+    assert manifest.loc["3-10030-A-10.wav", "label"] == 1
+
+
+def test_us8k(root: Path) -> None:
+    """Files of every kind, folders of folds, slices of one recording."""
+    manifest, info = fetched("us8k", layouts.us8k(root / "data"), max_bad_fraction=0.0)
+    assert info["classes"] == list(layouts.US8K.values()) and info["folds"] == [6] * 10
+    row = manifest.loc["100703-3-0-1.wav"]
+    assert (row["label"], row["fold"], row["group"]) == (1, 7, "100703")
+    assert row["path"] == "UrbanSound8K/audio/fold7/100703-3-0-1.wav"
+    assert row["duration_s"] == pytest.approx(0.06, abs=0.1)
+    assert manifest.loc["100703-3-0-0.wav", "group"] == "100703"
+
+
+def test_us8k_refuses_what_does_not_fit(root: Path) -> None:
+    path = layouts.us8k(root / "data") / "UrbanSound8K/metadata/UrbanSound8K.csv"
+    text = path.read_text()
+    path.write_text(text.replace(",10,0,air", ",11,0,air"))
+    with pytest.raises(ValueError, match=r"fold: got \['11'\], allowed: 1 to 10"):
+        us8k.read(path.parents[1])
+    path.write_text(text.replace(",10,0,air_", ",10,0,hair_"))
+    with pytest.raises(ValueError, match="allowed: one name per classID"):
+        us8k.read(path.parents[1])
+
+
+@pytest.mark.parametrize(("source", "column"), [("esc50", "src_file"), ("us8k", "fsID")])
+def test_recordings_do_not_cross_folds(root: Path, source: str, column: str) -> None:
+    home = MAKERS[source](root / "data")
+    path = next(home.glob(f"*/{LOADERS[source].MARKER}"))
+    table = pd.read_csv(path, dtype=str)
+    table.loc[table["fold"] == "2", column] = table.loc[table["fold"] == "1", column].to_numpy()
+    table.to_csv(path, index=False)
+    with pytest.raises(ValueError, match="in several splits or folds, allowed: one each; these"):
+        fetched(source, home)
+
+
+# ------------------------------------------------------------------------------- counts and places
+
+
+def whole(source: str) -> layout.Layout:
+    """A layout of the official size, with groups and labels that mean nothing."""
+    column = "fold" if 1 in layout.CLIPS[source] else "split"
+    parts = [part for part, number in layout.CLIPS[source].items() for _ in range(number)]
+    clips = pd.DataFrame({"clip": [str(i) for i in range(len(parts))], column: parts})
+    clips["path"] = clips["clip"] + ".wav"
+    return layout.Layout(clips, [str(i) for i in range(layout.NUM_CLASSES[source])])
+
+
+@pytest.mark.parametrize("source", OFFICIAL)
+def test_every_missing_clip_and_class_is_told(source: str) -> None:
+    complete = whole(source)
+    column = "fold" if "fold" in complete.clips else "split"
+    there = np.ones(len(complete.clips), dtype=bool)
+    assert shortfalls(source, column, complete, there) == []
+    there[:25] = False
+    part, expected = next(iter(layout.CLIPS[source].items()))
+    named = ", ".join(f"{i}.wav" for i in range(20))
+    assert shortfalls(source, column, complete, there) == [
+        f"  {column} {part}: {expected} clips expected, {expected} in its tables, "
+        f"{expected - 25} of these on the disk",
+        f"  25 files are missing: {named} and 5 more",
+    ]
+    shorter = layout.Layout(complete.clips[1:], complete.classes[1:], problems=["of its own"])
+    found = shortfalls(source, column, shorter, np.ones(len(shorter.clips), dtype=bool))
+    assert found == [
+        f"  {column} {part}: {expected} clips expected, {expected - 1} in its tables, "
+        f"{expected - 1} of these on the disk",
+        f"  {len(complete.classes)} classes expected, {len(shorter.classes)} found",
+        "  of its own",
+    ]
+
+
+def test_whole_gtzan_and_esc50_pass_and_a_lost_file_is_named(root: Path) -> None:
+    """At full size, every file a link to one of a tenth of a second."""
+    one = root / "one.wav"
+    layouts.tone(one, [440], duration_s=0.1)
+    home = root / "data/gtzan"
+    for clip, path in gtzan.read(home).clips[["clip", "path"]].itertuples(index=False):
+        (home / "genres" / path).parent.mkdir(parents=True, exist_ok=True)
+        if clip != "jazz.00054":
+            (home / "genres" / path).hardlink_to(one)
+    manifest, info = manifest_of("gtzan", home)
+    info = manifests.summarise(manifest, info)
+    assert info["splits"] == {"train": 442, "valid": 197, "test": 290}
+    assert info["excluded"] == [
+        {"clip": "jazz.00054", "excluded": "known to be broken: missing file"}
+    ]
+    lines = [
+        [f"{fold}-{100 * target + clip // 2}-A-{target}-{clip}.wav", fold, f"class {target}",
+         f"{fold}-{100 * target + clip // 2}"]
+        for fold in range(1, 6) for target in range(50) for clip in range(8)
+    ]  # fmt: skip
+    home = root / "data/esc/ESC-50-master"
+    layouts.rows(home / esc50.MARKER, [["filename", "fold", "category", "src_file"], *lines])
+    (home / "audio").mkdir()
+    for line in lines:
+        (home / "audio" / line[0]).hardlink_to(one)
+    manifest, info = manifest_of("esc50", home)
+    assert manifests.summarise(manifest, info)["folds"] == [400] * 5
+    (home / "audio" / lines[7][0]).unlink()
+    with pytest.raises(ValueError) as error:
+        manifest_of("esc50", home)
+    assert str(error.value).splitlines() == [
+        f"mini: {home} is not the whole data set (datasets.mini.subset: true takes what is there):",
+        "  fold 1: 400 clips expected, 400 in its tables, 399 of these on the disk",
+        f"  1 files are missing: audio/{lines[7][0]}",
+    ]
+
+
+def esc10_as_esc50(folder: Path, *, rest: int) -> Path:
+    """ESC-10 in ESC-50's layout, with ``rest`` clips of 40 other classes in the table alone."""
+    home = folder / "ESC-50-master"
+    (home / "meta").mkdir(parents=True)
+    (home / "audio").symlink_to(ESC10 / "audio")
+    table = pd.read_csv(ESC10 / "meta/esc10.csv", dtype=str)
+    other = [
+        [f"{1 + i % 5}-{i}-A-{100 + i % 40}.ogg", str(1 + i % 5), "", f"other {i % 40}", "", i, "A"]
+        for i in range(rest)
+    ]
+    table = pd.concat([pd.DataFrame(other, columns=table.columns), table])
+    table = table.sort_values("filename", ascending=False)
+    table.to_csv(home / esc50.MARKER, index=False)
+    return folder
+
+
+@pytest.mark.parametrize("rest", [0, 1600])
+def test_esc50_says_that_only_esc10_is_there(root: Path, rest: int) -> None:
+    if not ESC10.exists():
+        pytest.skip("ESC-10 is not on this machine")
+    home = esc10_as_esc50(root / "data", rest=rest)
+    with pytest.raises(ValueError) as error:
+        fetch(parameters({"source": "esc50", "path": str(home)}))
+    first, *lines = str(error.value).splitlines()
+    assert first.startswith(f"mini: {home}/ESC-50-master is not the whole data set (datasets.mini.")
+    listed = 80 + rest // 5
+    assert lines[:6] == [
+        *(f"  fold {fold}: 400 clips expected, {listed} in its tables, 80 of these on the disk"
+          for fold in range(1, 6)),
+        "  50 classes expected, 10 found",
+    ]  # fmt: skip
+    assert len(lines) == (7 if rest else 6)
+    assert not rest or re.match(r"  1600 files are missing: audio/5-\S+, .* 1580 more$", lines[6])
+
+
+@pytest.mark.slow
+def test_esc10_has_the_same_scores_by_either_route(root: Path) -> None:
+    """As a part of ESC-50 and as a folder with a CSV, whose rows have another order."""
+    if not ESC10.exists():
+        pytest.skip("ESC-10 is not on this machine")
+    folder = {"source": "folder", "audio": str(ESC10 / "audio")}
+    folder |= {"csv": str(ESC10 / "meta/esc10.csv"), "labels": "category", "kind": "multiclass"}
+    folder |= {"fold": "fold", "group": "src_file"}
+    both = []
+    for dataset in (part_of("esc50", esc10_as_esc50(root / "data", rest=1600)), folder):
+        params = parameters(dataset)
+        fetch(params)
+        preprocess(params)
+        manifest, info = manifests.load(params, "mini")
+        both.append((manifest, info["classes"], probe("logmel", params)))
+    (ours, classes, scores), (theirs, same_classes, same_scores) = both
+    pd.testing.assert_frame_equal(scores, same_scores, check_exact=True)
+    assert classes == same_classes and len(classes) == 10 and len(scores) == 5
+    columns = ["clip", "fold", "group", "label", "sha256", "duration_s"]
+    pd.testing.assert_frame_equal(ours[columns], theirs[columns], check_dtype=False)
+    assert 0.5 < scores["score"].mean() < 1.0  # ten classes
+
+
+def test_a_part_without_a_task_and_an_empty_folder_are_told(root: Path) -> None:
+    home = layouts.nsynth(root / "data")
+    for path in home.glob("nsynth-test/audio/*"):
+        path.unlink()
+    with pytest.raises(ValueError, match="got clips of train, valid, needed: of train and test"):
+        fetched("nsynth", home)
+    for name in OFFICIAL:
+        (root / "empty" / name).mkdir(parents=True)
+        with pytest.raises(FileNotFoundError, match=f"mini: .*/{name}: no .* in it, or in a fold"):
+            fetched(name, root / "empty" / name)
+
+
+def test_a_data_set_without_a_path_is_downloaded_once(root: Path) -> None:
+    """From a mirror that is a folder, with the archive as the host builds it."""
+    home = layouts.esc50(root / "data")
+    shutil.make_archive(root / "mirror/esc50/ESC-50-master", "zip", home)
+    shutil.rmtree(home)
+    dataset = {"source": "esc50", "path": None, "subset": True}
+    params = parameters(dataset, downloads={"mirror": str(root / "mirror"), "keep_archives": True})
+    with pytest.warns(UserWarning, match="ESC-50-master.zip"):
+        info = fetch(params)["mini"]
+    assert (info["folds"], info["audio"]) == ([6] * 5, "downloads/esc50")
+    (root / "mirror/esc50/ESC-50-master.zip").unlink()
+    assert fetch(params)["mini"] == info
+    preprocess(params)
+    assert len(probe("logmel", params)) == 5
+
+
+def test_tables_say_that_a_task_has_only_a_part_of_its_clips(root: Path) -> None:
+    _, info = fetched("esc50", layouts.esc50(root / "data"))
+    part = figures.parts_of_tasks({"esc50": info, "mine": {"num_clips": 3, "num_excluded": 0}})
+    assert part == "esc50 (30 of 2,000 clips)"
+    whole = dict(info, num_clips=1999, num_excluded=1)
+    assert figures.parts_of_tasks({"esc50": whole}) == ""
+    provenance = captions.Provenance("paper", "AudioSet", "1234", incomplete=part)
+    assert provenance.line.endswith("parameters 1234. Not the whole data set: " + part + ".")
+
+
+PAGES = Path(__file__).parents[2] / "docs/datasets"
+
+
+@pytest.mark.parametrize("source", OFFICIAL)
+def test_each_has_a_page_with_its_sizes_and_how_to_use_it(source: str) -> None:
+    text = (PAGES / f"{source}.md").read_text()
+    sizes = set(layout.CLIPS[source].values()) | {sum(layout.CLIPS[source].values())}
+    assert all(re.search(rf"(?<![\d,]){size:,}(?!,?\d)", text) for size in sizes)
+    (snippet,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    sections = smoke.sections() | yaml.safe_load(snippet) | {"corpora": {source: 1.0}}
+    assert parse(Params, sections).datasets[source].source == source
+
+
+def test_the_pages_can_be_followed() -> None:
+    for page in PAGES.glob("*.md"):
+        for link in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+            assert link.startswith("http") or (PAGES / link).exists(), (page.name, link)
+    snippets = re.findall(r"```yaml\n(.*?)```", (PAGES / "README.md").read_text(), re.DOTALL)
+    birds = yaml.safe_load(snippets[1])["datasets"]
+    for snippet in (yaml.safe_load(text) for text in snippets):
+        sections = smoke.sections() | {"corpora": {"birds": 1.0}, "tasks": ["birds"]} | snippet
+        parse(Params, sections | {"datasets": birds | snippet["datasets"]})
+
+
+def test_the_paper_profile_names_them_all() -> None:
+    params = load(Path(__file__).parents[2] / "params.paper.yaml")
+    assert params.tasks == list(TABLE1)
+    for name in TABLE1:
+        assert params.datasets[name].source == name and not params.datasets[name].subset
+
+
+def test_parameters_name_data_sets_of_table_1(root: Path) -> None:
+    sections = smoke.sections()
+    sections["datasets"]["mine"] = {"source": "gtzan", "path": None}
+    params = parse(Params, sections)
+    assert params.datasets["mine"].subset is False
+    bulk = root / "project/data/smoke"
+    assert manifests.audio_folder(params, "mine") == bulk / "downloads/gtzan"
+    sections["datasets"]["mine"] = {"source": "gtzan", "path": "a", "csv": "b", "subset": 1}
+    with pytest.raises(ValueError) as error:
+        parse(Params, sections)
+    assert "datasets.mine.gtzan.csv: unknown key" in str(error.value)
+    assert "datasets.mine.gtzan.subset: Input should be a valid boolean" in str(error.value)

@@ -1,0 +1,528 @@
+"""Audio files, good and bad, and CSVs become manifests that name what is left out and why."""
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+
+import matpac
+from matpac.audio import reading
+from matpac.core import files
+from matpac.data import audit, manifests
+from matpac.params import problems
+from matpac.params import parse
+from matpac.data.config import FetchParams, FolderDataset
+from matpac.data.fetch import fetch
+from matpac.data.folders import folder_manifest, plain_manifest
+from matpac.data.labels import in_order
+from matpac.data.tables import read_rows, read_table
+from matpac.core.parallel import Workers
+
+ESC10 = Path(__file__).parents[3] / "shared/datasets/esc10"
+LOGMEL = {"sample_rate": 16000, "window_ms": 25.0, "hop_ms": 10.0, "num_mels": 80}
+LOGMEL |= {"fmin_hz": 50.0, "fmax_hz": 8000.0, "mean": None, "std": None, "workers": 1}
+LOGMEL |= {"max_bad_fraction": 0.5, "shard_mb": 100}
+
+
+def write_tone(
+    path: Path, *, rate: int = 16000, channels: int = 1, duration_s: float = 0.2
+) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    wave = 0.3 * np.sin(np.arange(round(rate * duration_s)) / 7)
+    soundfile.write(path, np.stack([wave] * channels, axis=1), rate)
+
+
+def write_csv(folder: Path, text: str) -> Path:
+    path = folder / "clips.csv"
+    path.write_text(text)
+    return path
+
+
+def manifest_of(folder: Path, text: str, **columns: Any) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The manifest of ``folder``/audio and a CSV of this text."""
+    return folder_manifest(
+        "birds",
+        audio_folder=folder / "audio",
+        csv=write_csv(folder, text),
+        cache=folder / "cache",
+        workers=Workers(1, preload="matpac.data.audit"),
+        **columns,
+    )
+
+
+def parse_params(folder: Path, **logmel: Any) -> FetchParams:
+    """A profile with one folder data set, "birds"."""
+    birds = {"source": "folder", "audio": "audio", "csv": "clips.csv"}
+    birds |= {"labels": "class", "kind": "multiclass", "fold": "fold"}
+    sections = {"profile": "mini", "storage": None, "datasets": {"birds": birds}}
+    sections |= {"corpora": {"birds": 1.0}, "tasks": ["birds"], "logmel": LOGMEL | logmel}
+    return parse(FetchParams, sections)
+
+
+@pytest.fixture
+def four_files(tmp_path: Path) -> Path:
+    for name in "abcd":
+        write_tone(tmp_path / "audio" / f"{name}.wav")
+    return tmp_path
+
+
+@pytest.fixture
+def bad_and_good_files(tmp_path: Path) -> Path:
+    folder = tmp_path / "audio"
+    for name in ("good.wav", "good.flac", "good.ogg", "good.mp3"):
+        write_tone(folder / name)
+    write_tone(folder / "stereo96.wav", rate=96000, channels=2)
+    write_tone(folder / "exact_window.wav", duration_s=0.025)
+    write_tone(folder / "short.wav", duration_s=0.01)
+    write_tone(folder / "long.flac", duration_s=2.0)
+    write_tone(folder / "long.ogg", duration_s=2.0)
+    for source, name in [
+        ("good.wav", "cut.wav"), ("long.flac", "cut.flac"), ("long.ogg", "cut.ogg"),
+        ("good.mp3", "cut.mp3"),
+    ]:  # fmt: skip
+        content = (folder / source).read_bytes()
+        (folder / name).write_bytes(content[: len(content) * 2 // 3])
+    (folder / "header.wav").write_bytes((folder / "good.wav").read_bytes()[:20])
+    (folder / "empty.wav").write_bytes(b"")
+    (folder / "text.wav").write_text("this is no audio\n" * 20)
+    samples = np.zeros(3200, dtype=np.float32)
+    samples[5] = np.nan
+    soundfile.write(folder / "nan.wav", samples, 16000, subtype="FLOAT")
+    samples[5] = -np.inf
+    soundfile.write(folder / "inf.wav", samples, 16000, subtype="FLOAT")
+    return tmp_path
+
+
+def test_each_bad_file_is_named_with_its_reason(bad_and_good_files: Path) -> None:
+    reasons = {
+        "good.wav": "", "good.flac": "", "good.ogg": "", "good.mp3": "", "stereo96.wav": "",
+        "exact_window.wav": "",
+        "short.wav": "shorter than one window (10.0 ms, needed 25 ms)",
+        "cut.wav": "truncated", "cut.flac": "truncated", "cut.ogg": "truncated",
+        "cut.mp3": "truncated", "header.wav": "not audio", "empty.wav": "zero bytes",
+        "text.wav": "not audio", "nan.wav": "NaN or infinite", "inf.wav": "NaN or infinite",
+        "nowhere.wav": "missing file",
+    }  # fmt: skip
+    text = "\n".join(["filename", *reasons, "good.wav"])
+    manifest, info = manifest_of(bad_and_good_files, text)
+    found = dict(zip(manifest["clip"], manifest["excluded"], strict=True))
+    assert found.pop("good.wav (line 19)") == "duplicate row: the file is already in the table"
+    assert found.keys() == reasons.keys()
+    for clip, reason in reasons.items():
+        assert found[clip].startswith(reason) and bool(found[clip]) == bool(reason), clip
+    used = manifest[manifest["excluded"] == ""].set_index("clip")
+    assert used.loc["stereo96.wav", "duration_s"] == 0.2
+    assert used.loc["good.wav", "sha256"] == files.sha256(bad_and_good_files / "audio/good.wav")
+    assert (manifest["sha256"] != "").sum() == len(used) + 2  # and the short and the repeated one
+    assert info["kind"] == "unlabelled" and info["metric"] is None
+
+
+def test_multiclass_folds(four_files: Path) -> None:
+    text = "filename,class,fold,take\na.wav,owl,3,x\nb.wav,crow,10,y\nc.wav,,3,z\nd.wav,owl,,x\n"
+    manifest, info = manifest_of(
+        four_files, text, labels="class", kind="multiclass", fold="fold", group="take"
+    )
+    assert info["classes"] == ["crow", "owl"] and info["num_folds"] == 2
+    assert (info["metric"], info["split_scheme"]) == ("accuracy", "folds")
+    assert manifest["label"].tolist() == [1, 0, -1, 1]
+    assert manifest["fold"].tolist() == [1, 2, 1, 0]  # 3 comes before 10
+    assert manifest["group"].tolist() == ["x", "y", "z", "x"]
+    assert manifest["excluded"].tolist() == [
+        "", "", "blank label in column 'class'", "blank fold in column 'fold'"
+    ]  # fmt: skip
+    info = manifests.summarise(manifest, info)
+    assert info["folds"] == [1, 1] and info["validation"] == "drawn" and info["num_clips"] == 2
+
+
+def test_multilabel_columns_with_unobserved_cells(four_files: Path) -> None:
+    write_tone(four_files / "audio/e.wav")
+    text = "filename,owl,crow,part\na.wav,1,,train\nb.wav,0,1,val\nc.wav,,,test\nd.wav,2,1,eval\n"
+    manifest, info = manifest_of(
+        four_files, text + "e.wav,1,1,test", labels=["owl", "crow"], kind="multilabel", split="part"
+    )
+    np.testing.assert_array_equal(np.stack(manifest["labels"][:2]), [[1, np.nan], [0, 1]])
+    assert manifest["split"].tolist() == ["train", "valid", "test", "test", "test"]
+    assert manifest["excluded"][2] == "blank label: no class is observed"
+    assert manifest["excluded"][3].startswith("unknown label: allowed in a 0/1 column")
+    assert info["classes"] == ["owl", "crow"] and info["metric"] == "map"
+    assert manifests.summarise(manifest, info)["validation"] == "given"
+
+
+def test_multilabel_in_one_column(four_files: Path) -> None:
+    text = 'filename\ttags\tpart\na\t"owl; crow"\ttrain\nb.wav\t\ttest\n'
+    manifest, info = manifest_of(
+        four_files, text, labels="tags", separator=";", kind="multilabel", split="part"
+    )
+    assert info["classes"] == ["crow", "owl"]
+    np.testing.assert_array_equal(np.stack(manifest["labels"]), [[1, 1], [0, 0]])
+    assert manifest["path"].tolist() == ["a.wav", "b.wav"]  # a name without its extension
+    assert (manifest["excluded"] == "").all()  # no tag is an observation
+    assert manifests.summarise(manifest, info)["validation"] == "drawn"
+
+
+def test_classes_are_those_of_clips_that_can_be_used(four_files: Path) -> None:
+    rows = "a.wav,owl;crow,1\nb.wav,owl,2\nnowhere.wav,eagle;owl,1\nc.wav,kite,\n"
+    columns = {"labels": "class", "fold": "fold"}
+    text = "filename,class,fold\n" + rows
+    manifest, info = manifest_of(four_files, text, separator=";", kind="multilabel", **columns)
+    assert info["classes"] == ["crow", "owl"]
+    assert manifest["path"].tolist() == ["a.wav", "b.wav", "c.wav", "nowhere.wav"]
+    assert np.stack(manifest["labels"]).tolist() == [[1, 1], [0, 1], [0, 0], [0, 1]]
+    manifest, info = manifest_of(four_files, text, kind="multiclass", **columns)
+    assert info["classes"] == ["owl", "owl;crow"]
+    assert manifest["label"].tolist() == [1, 0, -1, -1]
+    assert manifest["excluded"].tolist() == ["", "", "blank fold in column 'fold'", "missing file"]
+
+
+def test_the_order_of_rows_decides_nothing(four_files: Path) -> None:
+    lines = ["a.wav,owl,1,x", "b.wav,crow,2,y", "c.wav,,2,y", "d.wav,crow,1,x", "gone.wav,owl,2,z"]
+    columns = {"labels": "class", "kind": "multiclass", "fold": "fold", "group": "take"}
+    header = "filename,class,fold,take\n"
+    before = manifest_of(four_files, header + "\n".join(lines), **columns)
+    after = manifest_of(four_files, header + "\n".join(lines[::-1]), **columns)
+    pd.testing.assert_frame_equal(before[0], after[0])
+    assert before[1] == after[1] and before[0]["group"].tolist() == ["x", "y", "y", "x", "z"]
+
+
+def test_folders_without_a_csv(four_files: Path, tmp_path: Path) -> None:
+    """Every audio file in any of them once; other and hidden files are not looked at."""
+    for path in ("more/x/e.flac", "more/f.OGG", "more/.hidden.wav", "audio/deep/er/g.mp3"):
+        write_tone(tmp_path / "t.wav")
+        samples, rate = soundfile.read(tmp_path / "t.wav")
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(tmp_path / path, samples, rate)
+    (tmp_path / "more/notes.txt").write_text("not audio")
+    (tmp_path / "more/bad.wav").write_text("not audio")
+    folders = [tmp_path / name for name in ("audio", "more", "audio/deep")]
+    place = {"cache": tmp_path / "cache", "workers": Workers(1, preload="matpac.data.audit")}
+    manifest, info = plain_manifest("birds", folders=folders, relative_to=tmp_path, **place)
+    assert manifest["path"].tolist() == [
+        "audio/a.wav", "audio/b.wav", "audio/c.wav", "audio/d.wav", "audio/deep/er/g.mp3",
+        "more/bad.wav", "more/f.OGG", "more/x/e.flac",
+    ]  # fmt: skip
+    bad = manifest[manifest["excluded"] != ""]
+    assert bad["path"].tolist() == ["more/bad.wav"] and bad["excluded"].item().startswith("not aud")
+    info = manifests.summarise(manifest, info)
+    assert (info["num_clips"], info["kind"], info["split_scheme"]) == (7, "unlabelled", None)
+    alone, _ = plain_manifest("b", folders=[tmp_path / "more"], relative_to=folders[1], **place)
+    assert alone["path"].tolist() == ["bad.wav", "f.OGG", "x/e.flac"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(
+        ValueError, match=r"no audio file in .*/empty, allowed: \.wav.*source packed"
+    ):
+        plain_manifest("birds", folders=[tmp_path / "empty"], relative_to=tmp_path, **place)
+    with pytest.raises(FileNotFoundError, match="birds: no audio folder"):
+        plain_manifest("birds", folders=[tmp_path / "gone"], relative_to=tmp_path, **place)
+
+
+def test_a_file_whose_name_is_not_utf8_is_named_and_left_out(four_files: Path) -> None:
+    try:
+        (four_files / "audio/d.wav").rename(four_files / "audio" / os.fsdecode(b"caf\xe9.wav"))
+    except OSError:
+        pytest.skip("this file system has no such names")
+    place = {"cache": four_files / "cache", "workers": Workers(1, preload="matpac.data.audit")}
+    folder = four_files / "audio"
+    manifest, info = plain_manifest("birds", folders=[folder], relative_to=folder, **place)
+    assert manifest["path"].tolist() == ["a.wav", "b.wav", "c.wav", r"caf\udce9.wav"]
+    assert manifest["excluded"].tolist() == ["", "", "", "its name is not UTF-8"]
+    manifests.save(four_files, manifest, info)
+
+
+def test_the_stage_takes_several_folders(four_files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MATPAC_ROOT", str(four_files))
+    write_tone(four_files / "b/audio/e.wav")
+    birds = {"source": "folder", "audio": ["audio", "b/audio"]}
+    sections = parse_params(four_files).model_dump() | {"datasets": {"birds": birds}}
+    sections |= {"tasks": ["mine"]}
+    mine = {"source": "folder", "audio": "audio", "csv": "clips.csv", "labels": "class"}
+    sections["datasets"]["mine"] = mine | {"kind": "multiclass", "fold": "fold"}
+    write_csv(four_files, "filename,class,fold\na.wav,owl,1\nb.wav,owl,2\n")
+    params = parse(FetchParams, sections)
+    assert fetch(params)["birds"]["num_clips"] == 5
+    assert manifests.audio_folder(params, "birds") == four_files
+    assert manifests.audio_folder(params, "mine") == four_files / "audio"
+    manifest, _ = manifests.load(params, "birds")
+    assert manifest["path"].iloc[[0, -1]].tolist() == ["audio/a.wav", "b/audio/e.wav"]
+
+
+def test_a_file_under_two_spellings_of_its_name_is_a_duplicate(four_files: Path) -> None:
+    write_tone(four_files / "audio/below/e.wav")
+    names = ["a.wav", "./a.wav", "below//e.wav", "e", "b", "b.wav", "below/../c.wav", ""]
+    text = "filename,\n" + ",\n".join(names) + ",\n"
+    manifest, _ = manifest_of(four_files, text)
+    located = ["", "a.wav", "a.wav", "b.wav", "b.wav", "below/e.wav", "below/e.wav", "c.wav"]
+    assert manifest["path"].tolist() == located
+    again = "duplicate row: the file is already in the table"
+    assert manifest["excluded"].tolist() == ["blank file name", *["", again] * 3, ""]
+    assert manifest["clip"].tolist()[:3] == ["(line 9)", "a.wav", "./a.wav (line 3)"]
+    assert manifest["clip"].is_unique
+
+
+def test_bare_names_are_found_in_folders_below_if_unique(tmp_path: Path) -> None:
+    for path in ("fold1/a.wav", "fold2/b.wav", "fold3/b.wav"):
+        write_tone(tmp_path / "audio" / path)
+    manifest, _ = manifest_of(tmp_path, "filename\na.wav\nb.wav\nfold2/b.wav\n")
+    problems = manifest.set_index("path")["excluded"].to_dict()
+    several = "several files below have this name"
+    assert problems == {"fold1/a.wav": "", "b.wav": several, "fold2/b.wav": ""}
+    write_tone(tmp_path / "other disk/c.wav")
+    (tmp_path / "audio/fold4").symlink_to(tmp_path / "other disk")
+    assert manifest_of(tmp_path, "filename\nc\n")[0]["path"].item() == "fold4/c.wav"
+
+
+def test_classes_that_are_equal_as_numbers_have_one_order() -> None:
+    assert in_order({"1", "10", "001", "2", "01"}) == ["001", "01", "1", "2", "10"]
+
+
+@pytest.mark.parametrize(
+    ("text", "columns", "message"),
+    [
+        ("file,x\na.wav,1\n", {}, r"clips.csv: no column 'filename', found: file, x"),
+        ("filename,filename\na.wav,1\n", {}, "more than one column 'filename'"),
+        ("filename\n", {}, "clips.csv: no rows"),
+        ("", {}, "no column 'filename'"),
+        ("filename,x\na.wav,1\nb.wav,1,2\n", {}, "line 3: got 3 cells, allowed: 2"),
+        (
+            "filename,class,part\na.wav,owl,train\nb.wav,owl,holdout\n",
+            {"labels": "class", "kind": "multiclass", "split": "part"},
+            "clips.csv: column 'part': got 'holdout', allowed: train, training, valid, val",
+        ),
+        (
+            "filename,class,part\na.wav,owl,train\nb.wav,owl,valid\n",
+            {"labels": "class", "kind": "multiclass", "split": "part"},
+            "column 'part': no test clip",
+        ),
+        (
+            "filename,class,part\na.wav,owl,train\nx.wav,owl,valid\nb.wav,owl,test\n",
+            {"labels": "class", "kind": "multiclass", "split": "part"},
+            r"clips.csv: column 'part': no clip of split 'valid' can be used:\n  x.wav: missing",
+        ),
+        (
+            "filename,class,fold\na.wav,owl,07\nx.wav,owl,9\nb.wav,,9\nc.wav,owl,8\n",
+            {"labels": "class", "kind": "multiclass", "fold": "fold"},
+            r"fold '9' can be used:\n  b.wav: blank label in column 'class'\n  x.wav: missing file",
+        ),
+        (
+            "filename,class,fold\na.wav,owl,1\nb.wav,owl,1\n",
+            {"labels": "class", "kind": "multiclass", "fold": "fold"},
+            "column 'fold': got 1 folds, allowed: 2 or more",
+        ),
+        (
+            "filename,class,fold,take\na.wav,owl,1,x\nb.wav,owl,2,x\n",
+            {"labels": "class", "kind": "multiclass", "fold": "fold", "group": "take"},
+            "column 'take': 'x' in several splits or folds",
+        ),
+        (
+            "filename,class,fold\na.wav,owl,1\nb.wav,owl,2\n",
+            {"labels": ["class"], "kind": "multiclass", "fold": "fold"},
+            "multiclass: one column, no separator",
+        ),
+    ],
+)
+def test_unfit_csv_gives_one_clear_error(
+    four_files: Path, text: str, columns: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        manifest_of(four_files, text, **columns)
+
+
+def test_keys_of_a_folder_that_do_not_go_together() -> None:
+    folder = {"source": "folder", "audio": ["a", "b"]}
+    assert FolderDataset(**folder).places == [("audio", "a"), ("audio", "b")]
+    for given, message in (
+        ({"csv": "c"}, "several audio folders with a csv, allowed: one folder, or no csv"),
+        ({"audio": []}, "at least 1 item"),
+        (
+            {"labels": "x", "kind": "multiclass", "fold": "y"},
+            "labels, kind, fold given without csv, the table that has columns",
+        ),
+        ({"filename": "x", "separator": ","}, "filename, separator given without csv"),
+        (
+            {"csv": "c", "labels": ["x", "y"], "kind": "multilabel", "separator": ",", "fold": "f"},
+            "both a separator and several 0/1 columns",
+        ),
+    ):
+        with pytest.raises(ValueError, match=message):
+            FolderDataset(**folder | given)
+
+
+def test_tables_without_a_first_line_of_names(tmp_path: Path) -> None:
+    path = tmp_path / "vocabulary.csv"
+    path.write_text("0,Dog,/m/0\n\n1, Rain ,/m/1\n")
+    table = read_rows(path, ["index", "label", "mid"])
+    assert table.to_numpy().tolist() == [["0", "Dog", "/m/0"], ["1", "Rain", "/m/1"]]
+    assert read_table(path).columns.tolist() == ["0", "Dog", "/m/0"]
+    with pytest.raises(ValueError, match=r"line 1: got 3 cells, allowed: 2 \(index, label\)"):
+        read_rows(path, ["index", "label"])
+    path.write_text("\n")
+    with pytest.raises(ValueError, match=r"vocabulary\.csv: no rows"):
+        read_rows(path, ["index"])
+
+
+def test_missing_csv_and_audio_folder(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"clips\.csv: no such table"):
+        read_table(tmp_path / "clips.csv", ["filename"])
+    with pytest.raises(FileNotFoundError, match="birds: no audio folder"):
+        manifest_of(tmp_path, "filename\na.wav\n")
+
+
+def test_stage_writes_and_reloads_manifests(
+    four_files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setenv("MATPAC_ROOT", str(four_files))
+    monkeypatch.delenv("MATPAC_DATA", raising=False)
+    write_csv(four_files, "filename,class,fold\na.wav,owl,1\nb.wav,owl,2\nx.wav,crow,1\n")
+    params = parse_params(four_files)
+    with pytest.raises(FileNotFoundError, match="run `dvc repro -f fetch@mini`"):
+        manifests.load(params, "birds")
+    infos = fetch(params)
+    manifest, info = manifests.load(params, "birds")
+    assert info == infos["birds"]
+    assert info["excluded"] == [{"clip": "x.wav", "excluded": "missing file"}]
+    assert (info["num_clips"], info["folds"], info["audio"]) == (2, [1, 1], "audio")
+    assert manifest["excluded"].tolist() == ["", "", "missing file"]
+    assert "1 excluded:\n  x.wav: missing file" in capsys.readouterr().out
+
+
+def test_stage_fails_when_too_many_clips_are_bad(
+    four_files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MATPAC_ROOT", str(four_files))
+    write_csv(four_files, "filename,class,fold\na.wav,owl,1\nb.wav,owl,2\nx.wav,crow,1\n")
+    with pytest.raises(ValueError, match=r"birds: 1 of 3 .*max_bad_fraction 0\.3\n  x\.wav: miss"):
+        fetch(parse_params(four_files, max_bad_fraction=0.3))
+    assert not (four_files / "data/mini/manifests/birds.parquet").exists()
+
+
+def test_unchanged_files_are_not_read_again(
+    four_files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "filename\na.wav\nb.wav\nc.wav\n"
+    manifest_of(four_files, text)
+    read = []
+    check = reading.check
+    monkeypatch.setattr(audit.audio, "check", lambda path: (read.append(path.name), check(path))[1])
+    manifest_of(four_files, text)
+    assert read == []
+    write_tone(four_files / "audio/b.wav", duration_s=0.3)
+    manifest, _ = manifest_of(four_files, text + "d.wav\n")
+    assert read == ["b.wav", "d.wav"]
+    (four_files / "audio").rename(four_files / "moved")
+    (four_files / "audio").symlink_to("moved")  # another folder by the same name
+    manifest_of(four_files, text)
+    assert read[2:] == ["a.wav", "b.wav", "c.wav"]
+    assert manifest["duration_s"].tolist() == [0.2, 0.3, 0.2, 0.2]
+
+
+def test_what_the_system_refused_to_read_is_tried_again(
+    four_files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(path: Path) -> soundfile.SoundFile:
+        raise soundfile.LibsndfileError(reading.SYSTEM_ERROR)
+
+    (four_files / "audio/b.wav").write_text("not audio")
+    with monkeypatch.context() as patch:
+        patch.setattr(soundfile, "SoundFile", refused)
+        manifest, _ = manifest_of(four_files, "filename\na.wav\n")
+        assert manifest["excluded"].item().startswith("cannot be read (")
+    manifest, _ = manifest_of(four_files, "filename\na.wav\nb.wav\n")
+    assert manifest["excluded"].str.partition(" (")[0].tolist() == ["", "not audio"]
+    monkeypatch.setattr(audit.audio, "check", lambda path: 1 / 0)  # the rest is kept
+    manifest_of(four_files, "filename\na.wav\nb.wav\n")
+
+
+def test_interrupted_check_is_continued(four_files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit, "FILES_PER_JOB", 1)
+    monkeypatch.setattr(audit, "SECONDS_BETWEEN_SAVES", 0.0)
+    check, read = reading.check, []
+
+    def until_c(path: Path) -> reading.AudioFacts:
+        if path.name == "c.wav":
+            raise KeyboardInterrupt
+        return check(path)
+
+    text = "filename\na.wav\nb.wav\nc.wav\nd.wav\n"
+    monkeypatch.setattr(audit.audio, "check", until_c)
+    with pytest.raises(KeyboardInterrupt):
+        manifest_of(four_files, text)
+    monkeypatch.setattr(audit.audio, "check", lambda path: (read.append(path.name), check(path))[1])
+    manifest, _ = manifest_of(four_files, text)
+    assert read == ["c.wav", "d.wav"]
+    assert (manifest["duration_s"] == 0.2).all()
+
+
+def test_embedded_data_set_is_rendered_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rendered = []
+
+    def render(recipe: str, folder: Path, *, num_clips: int, seed: int, workers: Any) -> tuple:
+        rendered.append((recipe, num_clips, seed))
+        names = [f"{i}.wav" for i in range(num_clips)]
+        for name in names:
+            write_tone(folder / name)
+        columns = {"clip": names, "path": names, "start_s": 0.0, "duration_s": 0.2, "split": ""}
+        columns |= {"fold": 0, "group": names, "sha256": "", "excluded": ""}
+        info = {"kind": "unlabelled", "metric": None, "split_scheme": None, "num_folds": 0}
+        info |= {"classes": [], "source": "embedded corpus, code 12"}
+        return pd.DataFrame(columns), info
+
+    code = tmp_path / "code/__init__.py"
+    files.write_json(code, "stands for the corpus")
+    corpus = SimpleNamespace(__file__=code, render=render)
+    monkeypatch.setattr(matpac, "corpus", corpus, raising=False)
+    monkeypatch.setitem(problems.RECIPES, "notes", ("multiclass", 3))
+    monkeypatch.setenv("MATPAC_ROOT", str(tmp_path))
+    monkeypatch.delenv("MATPAC_DATA", raising=False)
+
+    def run(seed: int) -> dict[str, Any]:
+        notes = {"source": "embedded", "recipe": "notes", "num_clips": 3, "seed": seed}
+        sections = {"profile": "mini", "storage": None, "datasets": {"notes": notes}}
+        sections |= {"corpora": {"notes": 1.0}, "tasks": ["notes"], "logmel": LOGMEL}
+        return fetch(parse(FetchParams, sections))["notes"]
+
+    info = run(1)
+    assert (info["num_clips"], info["audio"], info["name"]) == (3, "audio/notes", "notes")
+    assert (info["source"], info["made_by"]) == ("embedded", "embedded corpus, code 12")
+    assert run(1) == info and rendered == [("notes", 3, 1)]
+    run(2)
+    assert rendered[1:] == [("notes", 3, 2)]
+    (tmp_path / "data/mini/audio/notes/1.wav").unlink()
+    assert run(2)["num_clips"] == 3 and len(rendered) == 3  # lost audio is rendered again
+
+
+def test_content_hash_ignores_labels_but_not_files() -> None:
+    columns = {"clip": ["a", "b"], "path": ["a", "b"], "start_s": 0.0, "duration_s": 1.0}
+    manifest = pd.DataFrame(columns | {"sha256": ["1", "2"], "excluded": "", "label": [0, 1]})
+    before = manifests.content_hash(manifest)
+    assert manifests.content_hash(manifest.assign(label=[1, 1])) == before
+    assert manifests.content_hash(manifest.assign(sha256=["1", "3"])) != before
+    assert manifests.content_hash(manifest.iloc[::-1]) != before
+
+
+def test_esc10(tmp_path: Path) -> None:
+    if not ESC10.exists():
+        pytest.skip("ESC-10 is not on this machine")
+    table = read_table(ESC10 / "meta/esc10.csv", ["filename", "fold", "category", "src_file"])
+    some = table.groupby(["category", "fold"]).head(1)
+    csv = tmp_path / "esc10.csv"
+    some.to_csv(csv, index=False)
+    manifest, info = folder_manifest(
+        "esc10",
+        audio_folder=ESC10 / "audio",
+        csv=csv,
+        labels="category",
+        kind="multiclass",
+        fold="fold",
+        group="src_file",
+        cache=tmp_path,
+        workers=Workers(1, preload="matpac.data.audit"),
+    )
+    info = manifests.summarise(manifest, info)
+    assert info["num_clips"] == 50 and info["folds"] == [10] * 5 and len(info["classes"]) == 10
+    assert (manifest["duration_s"] > 4.9).all()

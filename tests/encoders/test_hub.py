@@ -1,0 +1,234 @@
+"""`matpac.load`, and our encoders as models of the Hugging Face Hub."""
+
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
+
+import matpac
+from matpac.core import files
+from matpac.encoders import hub
+from matpac.encoders.frozen import AudioEncoder, save_encoder
+from matpac.encoders.hub import Pretrained
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As without internet, but at once."""
+
+    def fail(repo_id: str, filename: str, **_: object) -> str:
+        raise LocalEntryNotFoundError(f"cannot reach the Hub for {repo_id}/{filename}")
+
+    for module in (hub, sys.modules["huggingface_hub.hub_mixin"]):
+        monkeypatch.setattr(module, "hf_hub_download", fail)
+
+
+@pytest.fixture(autouse=True)
+def published(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Published rows whose weights nobody has to have."""
+    stub = ModuleType("matpac.encoders.published")
+    stub.ROWS = {"passt": None, "matpac_plus": None}
+    monkeypatch.setitem(sys.modules, "matpac.encoders.published", stub)
+    monkeypatch.setattr("matpac.encoders.make", lambda name, weights: Made(name, weights))
+
+
+class Made(torch.nn.Module):
+    """What `encoders.make` is asked for."""
+
+    def __init__(self, name: str, weights: Path | None) -> None:
+        super().__init__()
+        self.name, self.weights = name, weights
+
+
+@pytest.fixture
+def net() -> AudioEncoder:
+    torch.manual_seed(0)
+    net = AudioEncoder(tiny.run().model, tiny.FRONT_END, mean=-8.0, std=4.0)
+    for parameter in net.encoder.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return net
+
+
+def wave(num_samples: int = 9000) -> np.ndarray:
+    return np.random.default_rng(0).normal(0, 0.1, num_samples).astype(np.float32)
+
+
+def test_a_folder_of_the_pretrain_stage_is_loaded(net: AudioEncoder, tmp_path: Path) -> None:
+    save_encoder(net, tmp_path / "encoder")
+    expected = Pretrained(net).embed(wave(), sample_rate=16000)
+    for source in (tmp_path / "encoder", str(tmp_path / "encoder")):
+        encoder = matpac.load(source)
+        assert torch.equal(encoder.embed(wave(), sample_rate=16000), expected)
+        assert not encoder.training and encoder.precision == "float32"
+        assert next(encoder.parameters()).device.type == "cpu"  # the tests hide every GPU
+
+
+@pytest.mark.parametrize("reflect", [0, 200])
+def test_saving_and_loading_is_exact(net: AudioEncoder, tmp_path: Path, reflect: int) -> None:
+    encoder = Pretrained(net, reflect=reflect)
+    encoder.save_pretrained(tmp_path / "one")
+    loaded = Pretrained.from_pretrained(tmp_path / "one")
+    assert loaded.reflect == reflect
+    assert loaded.state_dict().keys() == encoder.state_dict().keys()
+    for name, tensor in encoder.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor), name
+    ours, theirs = (e.embed(wave(), sample_rate=16000) for e in (loaded, encoder))
+    assert torch.equal(ours, theirs)
+    loaded.save_pretrained(tmp_path / "two")
+    names = ["README.md", "config.json", "model.safetensors"]
+    for folder in ("one", "two"):
+        assert sorted(p.name for p in (tmp_path / folder).iterdir()) == names
+    for name in names:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_what_is_saved_holds_no_training_state_and_all_of_the_front_end(
+    net: AudioEncoder, tmp_path: Path
+) -> None:
+    Pretrained(net).save_pretrained(tmp_path)
+    described = files.read_json(tmp_path / "config.json")
+    assert described["front_end"] == tiny.FRONT_END
+    assert (described["mean"], described["std"], described["reflect"]) == (-8.0, 4.0, 0)
+    num_values = sum(parameter.numel() for parameter in net.parameters())
+    buffers = sum(buffer.numel() for buffer in net.buffers())
+    size = (tmp_path / "model.safetensors").stat().st_size
+    assert 4 * num_values <= size < 4 * (num_values + buffers) + 10_000  # float32, and its header
+
+
+def test_a_card_goes_where_the_encoder_goes(
+    net: AudioEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_encoder(net, tmp_path / "one")
+    (tmp_path / "one" / "README.md").write_text(
+        "---\nlicense: mit\n---\n# Ours: déjà vu\n", "utf-8"
+    )
+    encoder = matpac.load(tmp_path / "one")
+    encoder.save_pretrained(tmp_path / "two")
+    card = (tmp_path / "two" / "README.md").read_text("utf-8")
+    assert card == (tmp_path / "one" / "README.md").read_text("utf-8")
+    pushed = {}
+
+    class Api:
+        """What the mixin calls to upload."""
+
+        def __init__(self, **_: object) -> None:
+            pass
+
+        def create_repo(self, repo_id: str, **_: object) -> object:
+            return type("Repo", (), {"repo_id": repo_id})()
+
+        def upload_folder(self, *, repo_id: str, folder_path: Path, **_: object) -> None:
+            pushed[repo_id] = {p.name: p.read_bytes() for p in Path(folder_path).iterdir()}
+
+    monkeypatch.setattr(sys.modules["huggingface_hub.hub_mixin"], "HfApi", Api)
+    encoder.push_to_hub("someone/matpac-mini")
+    saved = {p.name: p.read_bytes() for p in (tmp_path / "two").iterdir()}
+    assert pushed == {"someone/matpac-mini": saved}
+
+
+def test_others_can_read_what_is_saved(net: AudioEncoder, tmp_path: Path) -> None:
+    Pretrained(net).save_pretrained(tmp_path)
+    modes = {path.stat().st_mode for path in tmp_path.iterdir()}
+    assert modes == {(tmp_path / "config.json").stat().st_mode}  # as the umask has it
+
+
+def test_a_name_of_the_hub_is_fetched(
+    net: AudioEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_encoder(net, tmp_path)
+    asked = []
+
+    def fetch(repo: str, name: str | None = None, **options: object) -> str:
+        asked.append((repo or options["repo_id"], options["revision"]))
+        return str(tmp_path / (name or options["filename"]))
+
+    for module in (hub, sys.modules["huggingface_hub.hub_mixin"]):
+        monkeypatch.setattr(
+            module, "hf_hub_download", lambda repo_id, *a, **k: fetch(repo_id, *a, **k)
+        )
+    monkeypatch.chdir(tmp_path)
+    encoder = matpac.load("someone/matpac-mini", revision="v1")
+    assert set(asked) == {("someone/matpac-mini", "v1")}
+    expected = Pretrained(net).embed(wave(), sample_rate=16000)
+    assert torch.equal(encoder.embed(wave(), sample_rate=16000), expected)
+
+
+def test_without_internet_a_name_of_the_hub_says_so() -> None:
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"someone/matpac: no such folder, and the Hugging Face Hub does not give it: cannot",
+    ):
+        matpac.load("someone/matpac")
+
+
+def test_a_published_row_is_made_with_its_weights() -> None:
+    encoder = matpac.load("passt", weights="file.pt")
+    assert (encoder.name, encoder.weights) == ("passt", Path("file.pt"))
+    assert matpac.load("matpac_plus").weights is None
+
+
+def test_errors_name_what_is_wrong_and_what_is_allowed(net: AudioEncoder, tmp_path: Path) -> None:
+    save_encoder(net, tmp_path / "encoder")
+    with pytest.raises(FileNotFoundError, match=r"no published row; those are: passt, matpac_plus"):
+        matpac.load("pasts")
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        matpac.load(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"got a file, allowed: the folder of model.safetensors"):
+        matpac.load(tmp_path / "encoder" / "model.safetensors")
+    with pytest.raises(ValueError, match=r"weights: .* brings its own; allowed: with passt"):
+        matpac.load(tmp_path / "encoder", weights="file.pt")
+    with pytest.raises(ValueError, match="precision: got 'half', allowed: float32, bfloat16"):
+        matpac.load(tmp_path / "encoder", precision="half")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"model\.safetensors"):
+        matpac.load(tmp_path / "empty")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "match"),
+    [
+        ("model.safetensors", b"abc", "model.safetensors does not fit config.json: .*header"),
+        ("config.json", b"{", "config.json is not of an encoder of ours: Expecting property name"),
+        ("config.json", b"[]", "config.json is not of an encoder of ours"),
+        ("config.json", b'{"mean": 0}', "no front_end, model, std: not of an encoder"),
+        (("model", "encoder_depth"), 3, r'does not fit .*"encoder\.blocks\.2\.norm1\.weight"'),
+        (("model", "encoder_depth"), "3x", "is not of an encoder of ours: .*encoder_depth"),
+        (("front_end", "hop"), 3, "is not of an encoder of ours: .*unexpected .* 'hop'"),
+    ],
+)
+def test_a_damaged_folder_is_named(
+    net: AudioEncoder, tmp_path: Path, name: str | tuple[str, str], content: object, match: str
+) -> None:
+    save_encoder(net, tmp_path)
+    if isinstance(name, str):
+        (tmp_path / name).write_bytes(content)
+    else:
+        described = files.read_json(tmp_path / "config.json")
+        described[name[0]][name[1]] = content
+        files.write_json(tmp_path / "config.json", described)
+    with pytest.raises(ValueError, match=f"(?s)^{tmp_path}: .*{match}"):
+        matpac.load(tmp_path)
+
+
+def test_precision_and_device_are_the_encoders(net: AudioEncoder, tmp_path: Path) -> None:
+    save_encoder(net, tmp_path)
+    encoder = matpac.load(tmp_path, device="cpu", precision="bfloat16")
+    exact = matpac.load(tmp_path).embed(wave(), sample_rate=16000)
+    ours = encoder.embed(wave(), sample_rate=16000)
+    assert 0 < (ours - exact).abs().max() < 0.1 * exact.std()
+
+
+def test_an_encoder_is_named_by_the_caller_or_by_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MATPAC_ENCODER", "theirs")
+    assert hub.chosen("ours") == "ours"
+    assert hub.chosen("") == hub.chosen(None) == "theirs"
+    monkeypatch.delenv("MATPAC_ENCODER")
+    with pytest.raises(ValueError, match=r"encoder: missing; .* or set MATPAC_ENCODER"):
+        hub.chosen("")

@@ -1,0 +1,72 @@
+"""The published rows of Table II, as data."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from matpac.encoders import atst, vit
+from matpac.encoders.published import ROWS
+from matpac.reporting import paper
+
+ROOT = Path(__file__).parents[2]
+KINDS = (
+    "matpac matpac_plus matpac_plus_as m2d atst_clip atst_frame beats_iter3 beats_iter3_plus "
+    "mae_ast passt htsat"
+)
+MATPAC_ROWS = (
+    "MATPAC, ramp length lost, first row",
+    "MATPAC, ramp length lost, second row",
+    "MATPAC w/o classification",
+)
+"""Which of the first two was published is not certain; the third was not."""
+
+
+def test_every_row_of_the_paper_s_table_has_one_published_row() -> None:
+    assert sorted(ROWS) == sorted(KINDS.split())
+    reported = [row.reported for row in ROWS.values() if row.reported]
+    assert sorted([*reported, *MATPAC_ROWS]) == sorted(model.name for model in paper.TABLE2)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_rows_are_complete(name: str) -> None:
+    row = ROWS[name]
+    assert find_spec(f"matpac.encoders.{row.module}") is not None
+    assert row.page.startswith("https://") and row.page == row.source.page
+    assert row.source.licence and row.source.citation and row.file.name in row.source.by_hand
+    for url in row.file.urls:
+        assert url.startswith("https://") and url.endswith(f"/{row.file.name}")
+    assert bool(row.member) == row.file.name.endswith(".zip")
+    assert row.source.archives[0].kind == ("zip" if row.member else "file")
+    for checksum in (*row.file.checksums, *row.file.doubtful):
+        assert re.fullmatch("sha256:[0-9a-f]{64}", checksum)
+
+
+@pytest.mark.parametrize("name", [n for n, row in ROWS.items() if row.module in ("vit", "atst")])
+def test_widths_and_options_are_those_of_the_encoders(name: str) -> None:
+    row = ROWS[name]
+    made = {"vit": vit, "atst": atst}[row.module].make(None, **row.options)
+    assert made.width == row.width
+    if name == "matpac_plus_as":
+        assert made.net.config.crop_frames == 992
+    if name == "m2d":
+        assert (made.net.mean, made.net.std, made.reflect) == (-7.1, 4.2, 200)
+
+
+def test_extras_are_those_that_the_encoders_ask_for() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for row in ROWS.values():
+        source = (ROOT / "matpac" / "encoders" / f"{row.module}.py").read_text()
+        asked = re.findall(r'strict\.require\("([^"]+)"', source)
+        assert asked == [row.extra] * bool(row.extra)
+        assert not row.extra or row.extra in project["optional-dependencies"]
+
+
+def test_nothing_heavy_is_imported() -> None:
+    code = "import sys, matpac.encoders.published; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

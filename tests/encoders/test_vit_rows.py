@@ -1,0 +1,279 @@
+"""Our own ViT as rows of Table II: MATPAC, MATPAC++, M2D."""
+
+import json
+import os
+from pathlib import Path
+
+import encoder_checks
+import numpy as np
+import pytest
+import tiny
+import torch
+import torchaudio
+from torch import Tensor
+
+from matpac.audio.logmel import LogMel
+from matpac.encoders import vit
+from matpac.encoders.frozen import AudioEncoder, frames
+from matpac.encoders.vit import ViTEncoder
+from matpac.method.patches import patchify
+
+PARITY = Path(os.environ.get("MATPAC_PARITY_DIR", Path(__file__).parents[1] / "data" / "parity"))
+SMALL = {"encoder_width": 48, "encoder_depth": 3, "encoder_heads": 4}
+CROP_SAMPLES = (tiny.CROP - 1) * 160 + 400
+CLOSE = {"rtol": 0, "atol": 1e-5}
+"""Sums in another order, of values of order 1."""
+
+
+def small(*, reflect: int = 0) -> ViTEncoder:
+    torch.manual_seed(0)
+    net = AudioEncoder(tiny.run().model, tiny.FRONT_END, mean=-8.0, std=4.0)
+    for parameter in net.encoder.parameters():  # biases and norms too
+        torch.nn.init.normal_(parameter, std=0.3)
+    return ViTEncoder(net, reflect=reflect)
+
+
+def waves(num_samples: int, *, batch: int = 2, seed: int = 0) -> torch.Tensor:
+    return 0.1 * torch.randn(batch, num_samples, generator=torch.Generator().manual_seed(seed))
+
+
+def test_sizes_of_a_piece() -> None:
+    encoder = small()
+    assert encoder.sample_rate == 16000 and encoder.width == 2 * 16 and encoder.num_layers == 2
+    assert encoder.min_samples == 400 and encoder.reflect == 0
+    assert encoder.piece_hop == 32 * 160
+    assert encoder.piece_samples == CROP_SAMPLES
+    assert not encoder.training and not any(p.requires_grad for p in encoder.parameters())
+
+
+@pytest.mark.parametrize("num_samples", [400, 559, 560, 2000, CROP_SAMPLES])
+@pytest.mark.parametrize("layer", [0, 1, -1, -2])
+def test_columns_are_the_frozen_encoders(num_samples: int, layer: int) -> None:
+    encoder, piece = small(), waves(num_samples)
+    latents = encoder.net(LogMel(**tiny.FRONT_END)(piece))  # (B, L, R, n, D)
+    torch.testing.assert_close(
+        encoder.columns(piece, layer=layer), frames(latents)[:, layer], **CLOSE
+    )
+
+
+def test_pieces_of_a_clip_have_the_frames_of_the_whole_clip() -> None:
+    encoder, clip = small(), waves(3 * 32 * 160 + 1000)
+    pieces = [
+        clip[:, start : start + encoder.piece_samples]
+        for start in range(0, clip.shape[1] - encoder.min_samples + 1, encoder.piece_hop)
+    ]
+    assert len(pieces) == 4
+    whole = frames(encoder.net(LogMel(**tiny.FRONT_END)(clip)))[:, -1]
+    ours = torch.cat([encoder.columns(piece) for piece in pieces], dim=1)
+    torch.testing.assert_close(ours, whole, **CLOSE)
+
+
+def test_times_are_centres_of_columns() -> None:
+    encoder = small()
+    # Patches of 8 frames: the middle is 3.5 hops of 10 ms after the first window's, at 12.5 ms.
+    expected = torch.tensor([0.0475, 0.1275, 0.2075, 0.2875], dtype=torch.float64)
+    torch.testing.assert_close(encoder.times(CROP_SAMPLES), expected, rtol=0, atol=1e-12)
+    # 10 frames: the second column has two of them, 8 and 9.
+    assert encoder.times(400 + 9 * 160).tolist() == pytest.approx([0.0475, 0.0975], abs=1e-12)
+    for num_samples in (400, 400 + 7 * 160, 400 + 8 * 160, 3000):
+        columns = encoder.columns(waves(num_samples)).shape[1]
+        assert len(encoder.times(num_samples)) == columns
+
+
+def test_a_click_shows_first_in_the_column_of_its_time() -> None:
+    encoder = small()
+    click = torch.zeros(1, CROP_SAMPLES)
+    at = int(encoder.times(CROP_SAMPLES)[2] * 16000)
+    click[0, at] = 1
+    # Without attention a column sees its own patch only.
+    tokens = encoder.net.patches.proj(_patches(encoder, click) - _patches(encoder, 0 * click))
+    change = tokens.abs().sum(dim=(0, 1, 3))
+    assert change.argmax() == 2
+
+
+def _patches(encoder: ViTEncoder, wave: torch.Tensor) -> torch.Tensor:
+    """(1, R, n, P*P)."""
+    return patchify(encoder.front_end(wave), 8).unflatten(1, (2, -1))
+
+
+@pytest.mark.parametrize("num_samples", [399, CROP_SAMPLES + 1])
+def test_lengths_that_are_not_taken(num_samples: int) -> None:
+    with pytest.raises(ValueError, match=rf"got {num_samples}, allowed: 400 to {CROP_SAMPLES}"):
+        small().columns(waves(num_samples))
+
+
+@pytest.mark.parametrize("layer", [2, -3])
+def test_layers_that_there_are_not(layer: int) -> None:
+    with pytest.raises(ValueError, match=rf"layer: got {layer}, allowed: -2 to 1"):
+        small().columns(waves(400), layer=layer)
+
+
+def test_inner_layers_do_not_compute_the_later_ones() -> None:
+    encoder = small()
+    encoder.net.encoder.blocks[1].register_forward_hook(lambda *_: pytest.fail("block 1 ran"))
+    encoder.columns(waves(400), layer=0)
+
+
+# ------------------------------------------------------------------------------ published weights
+
+
+@pytest.fixture(scope="module", params=["matpac", "m2d"])
+def encoder(request: pytest.FixtureRequest) -> ViTEncoder:
+    torch.manual_seed(0)
+    return vit.make(None, release=request.param, **SMALL)
+
+
+@pytest.mark.parametrize("check", encoder_checks.CHECKS, ids=lambda check: check.__name__)
+def test_contract(encoder: ViTEncoder, check: encoder_checks.Check) -> None:
+    check(encoder)
+
+
+def published(encoder: ViTEncoder, release: str) -> dict[str, Tensor]:
+    """An encoder's state under the names of a published file, with what else that holds."""
+    net = encoder.net
+    prefix = {"matpac": "student_encoder.", "m2d": ""}[release]
+    state = {
+        "cls_token": net.patches.cls_token.data,
+        "pos_embed": net.patches.positions.data[None],
+        "patch_embed.proj.weight": net.patches.proj.weight.data.unflatten(1, (1, 16, 16)),
+        "patch_embed.proj.bias": net.patches.proj.bias.data,
+    }
+    return state | {f"{prefix}{n}": t for n, t in net.encoder.state_dict().items()}
+
+
+BESIDE = {
+    "matpac": ["decoder.decoder_embed.weight", "cls_student_head.mlp.0.bias", "head.weight"],
+    "m2d": ["mask_token", "decoder_pos_embed", "decoder_blocks.0.norm1.bias", "target_norm.bias"],
+}
+"""Of training and fine-tuning checkpoints, not of the encoder."""
+
+
+@pytest.mark.parametrize("release", ["matpac", "m2d"])
+def test_checkpoints_load_strictly(tmp_path: Path, release: str) -> None:
+    torch.manual_seed(1)
+    encoder = vit.make(None, release=release, **SMALL)
+    for beside in ([], BESIDE[release]):
+        encoder_checks.loads_strictly(
+            lambda path: vit.make(path, release=release, **SMALL),
+            encoder,
+            published(encoder, release),
+            tmp_path,
+            wrap=lambda state, beside=beside: {
+                "model": {name: torch.ones(2) for name in beside} | state,
+                "epoch": 300,
+            },
+        )
+
+
+def test_one_project_s_names_are_not_another_s(tmp_path: Path) -> None:
+    torch.save({"audio_proj.0.weight": torch.zeros(2)}, tmp_path / "clap.pth")
+    with pytest.raises(ValueError, match=r"clap\.pth: does not fit") as error:
+        vit.make(tmp_path / "clap.pth", release="m2d", **SMALL)
+    assert "unexpected: audio_proj.0.weight" in str(error.value)
+    with pytest.raises(ValueError, match="release: got 'mae', allowed: matpac, m2d"):
+        vit.make(None, release="mae")
+
+
+def test_fine_tuned_on_audioset_has_992_frames(tmp_path: Path) -> None:
+    tuned = vit.make(None, crop_frames=992, **SMALL)
+    assert tuned.piece_hop == 992 * 160 and tuned.net.patches.columns == 62
+    path = tmp_path / "matpac_plus_as.pt"
+    torch.save(published(tuned, "matpac"), path)
+    piece = waves(tuned.piece_samples, batch=1)
+    assert torch.equal(
+        vit.make(path, crop_frames=992, **SMALL).columns(piece), tuned.columns(piece)
+    )
+    with pytest.raises(ValueError, match=r"pos_embed: got \(311, 48\), allowed: \(191, 48\)"):
+        vit.make(path, **SMALL)
+
+
+def test_statistics_of_m2d_come_from_its_file_if_it_has_them(tmp_path: Path) -> None:
+    encoder = vit.make(None, release="m2d", **SMALL)
+    assert (encoder.net.mean, encoder.net.std) == (-7.1, 4.2)
+    state = published(encoder, "m2d") | {"norm_stats": torch.tensor([-6.5, 4.75])}
+    torch.save(state, tmp_path / "m2d.pth")
+    newer = vit.make(tmp_path / "m2d.pth", release="m2d", **SMALL)
+    assert (newer.net.mean, newer.net.std) == (-6.5, 4.75)
+    with pytest.raises(ValueError, match="unexpected: norm_stats"):
+        vit.make(tmp_path / "m2d.pth", release="matpac", **SMALL)
+
+
+def test_m2d_s_stft_is_the_centred_one() -> None:
+    """Of the mirrored clip, cut into pieces as `matpac.cli.embed` cuts it."""
+    torch.manual_seed(2)
+    encoder = vit.make(None, release="m2d", **SMALL)
+    clip = waves(130_000)  # 813 centred frames: a piece of 608 and one of 205
+    mel = torchaudio.transforms.MelSpectrogram(
+        16000, 400, hop_length=160, f_min=50, f_max=8000, n_mels=80, power=2.0, center=True,
+        pad_mode="reflect", norm="slaney", mel_scale="slaney",
+    )  # fmt: skip
+    logmel = torch.log(mel(clip) + torch.finfo(torch.float32).eps)
+    assert logmel.shape[2] == 813
+    mirrored = torch.nn.functional.pad(clip, (encoder.reflect, encoder.reflect), mode="reflect")
+    pieces = [
+        mirrored[:, start : start + encoder.piece_samples]
+        for start in range(0, mirrored.shape[1] - encoder.min_samples + 1, encoder.piece_hop)
+    ]
+    ours = torch.cat([encoder.columns(piece) for piece in pieces], dim=1)
+    torch.testing.assert_close(ours, frames(encoder.net(logmel))[:, -1], **CLOSE)
+
+
+def test_the_front_end_stays_in_float32() -> None:
+    encoder, piece, inputs = small(), waves(3000), []
+    encoder.net.patches.register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
+    encoder.columns(piece)
+    with torch.autocast("cpu", torch.bfloat16):
+        encoder.columns(piece)
+    assert torch.equal(*inputs)
+
+
+def recordings() -> list[str]:
+    names = sorted(path.name for path in PARITY.glob("inference_*.npz"))
+    return [name for name in names if not name.endswith("_state.npz")]
+
+
+@pytest.mark.parametrize("name", recordings() or [pytest.param("", marks=pytest.mark.skip)])
+def test_the_released_code_gives_the_same_embeddings(name: str, tmp_path: Path) -> None:
+    """Through a file; tolerance as in test_parity, where the nearest wrong methods are named."""
+    with np.load(PARITY / name) as archive:
+        arrays = dict(archive)
+    config = json.loads(str(arrays["config_json"]))
+    with np.load(PARITY / name.replace(".npz", "_state.npz")) as archive:
+        state = {key: torch.from_numpy(archive[key]) for key in archive.files}
+    torch.save({"model": state}, tmp_path / "released.pt")
+    if (config["n_freq"], config["lms_mean"], config["lms_std"]) != (80, -7.056, 4.193):
+        pytest.skip(f"{name}: another front end or normalisation than the released one")
+    encoder = vit.make(
+        tmp_path / "released.pt",
+        crop_frames=config["n_t"],
+        encoder_width=config["embed_dim"],
+        encoder_depth=config["depth"],
+        encoder_heads=config["num_heads"],
+    )
+    for key in [key for key in arrays if key.startswith("wave__")]:
+        clip = torch.from_numpy(arrays[key])[None]
+        starts = range(0, clip.shape[1] - encoder.min_samples + 1, encoder.piece_hop)
+        pieces = [clip[:, start : start + encoder.piece_samples] for start in starts]
+        length = key.removeprefix("wave__")
+        for layer in range(encoder.num_layers):
+            columns = torch.cat([encoder.columns(piece, layer=layer) for piece in pieces], dim=1)
+            recorded = arrays[f"precise_pooled_layers__{length}"][:, layer]
+            np.testing.assert_allclose(columns.mean(dim=1), recorded, rtol=0, atol=3e-6)
+        np.testing.assert_allclose(
+            columns.mean(dim=1), arrays[f"precise_pooled_emb__{length}"], rtol=0, atol=3e-6
+        )
+        times = encoder.times(pieces[0].shape[1])
+        assert len(times) == min(columns.shape[1], config["n_t"] // 16)
+
+
+@pytest.mark.parametrize("crop_frames", [608, 992])
+def test_vit_base_in_published_naming(tmp_path: Path, crop_frames: int) -> None:
+    encoder = vit.make(None, crop_frames=crop_frames)
+    assert (encoder.width, encoder.num_layers) == (3840, 12)
+    assert sum(p.numel() for p in encoder.net.encoder.parameters()) == 12 * 7_087_872 + 1536
+    torch.save(published(encoder, "matpac"), tmp_path / "matpac_10_2048.pt")
+    loaded = vit.make(tmp_path / "matpac_10_2048.pt", crop_frames=crop_frames)
+    assert torch.equal(
+        loaded.net.encoder.blocks[11].mlp.fc2.weight, encoder.net.encoder.blocks[11].mlp.fc2.weight
+    )
+    assert loaded.columns(waves(16000, batch=1)).shape == (1, 7, 3840)

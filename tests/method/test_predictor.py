@@ -1,0 +1,86 @@
+"""The predictor: which patch it predicts follows from the mask, not from the order of tokens."""
+
+import numpy as np
+import pytest
+import torch
+
+from matpac.method.masking import Mask
+from matpac.method.predictor import Predictor
+
+MASK = Mask(
+    visible=torch.tensor([[1, 4, 5], [0, 2, 3]]), masked=torch.tensor([[3, 0, 2], [5, 4, 1]])
+)
+CLOSE = {"rtol": 0, "atol": 2e-6}  # float32 sums in another order
+
+
+def make_predictor(*, learned: bool = False) -> Predictor:
+    torch.manual_seed(0)
+    return Predictor(
+        2, 3, encoder_width=8, width=12, depth=2, num_heads=2, learned_positions=learned
+    )
+
+
+@pytest.fixture
+def latents() -> torch.Tensor:
+    """Class token and three visible patches of two clips."""
+    return torch.randn(2, 4, 8, generator=torch.Generator().manual_seed(1))
+
+
+def test_the_order_of_visible_patches_does_not_matter(latents: torch.Tensor) -> None:
+    predictor = make_predictor()
+    order = torch.tensor([2, 0, 1])
+    shuffled = torch.cat([latents[:, :1], latents[:, 1:][:, order]], dim=1)
+    mask = Mask(MASK.visible[:, order], MASK.masked)
+    torch.testing.assert_close(predictor(shuffled, mask), predictor(latents, MASK), **CLOSE)
+
+
+def test_predictions_come_in_the_order_of_the_mask(latents: torch.Tensor) -> None:
+    predictor = make_predictor()
+    expected = predictor(latents, MASK)
+    order = torch.tensor([1, 2, 0])
+    ours = predictor(latents, Mask(MASK.visible, MASK.masked[:, order]))
+    torch.testing.assert_close(ours, expected[:, order], **CLOSE)
+    assert (expected[:, 0] - expected[:, 1]).abs().max() > 1e-3  # so that the order is visible
+
+
+def test_where_a_visible_patch_lies_matters(latents: torch.Tensor) -> None:
+    predictor = make_predictor()
+    moved = Mask(MASK.visible.roll(1, dims=1), MASK.masked)
+    difference = predictor(latents, moved) - predictor(latents, MASK)
+    assert difference.abs().max() > 1e-4
+
+
+def test_without_its_blocks_it_projects_mask_token_plus_position(latents: torch.Tensor) -> None:
+    predictor = make_predictor()
+    for block in predictor.encoder.blocks:
+        for layer in (block.attn.proj, block.mlp.fc2):
+            torch.nn.init.zeros_(layer.weight)
+    ours = predictor(latents, MASK).detach().numpy()
+    token = predictor.mask_token.detach().numpy()[0, 0]
+    table = predictor.positions.numpy()
+    weight, bias = (p.detach().numpy() for p in (predictor.project.weight, predictor.project.bias))
+    for clip, patches in enumerate(MASK.masked.tolist()):
+        for place, patch in enumerate(patches):
+            x = token + table[1 + patch]
+            normal = (x - x.mean()) / np.sqrt(x.var() + 1e-6)
+            np.testing.assert_allclose(ours[clip, place], weight @ normal + bias, atol=2e-6)
+
+
+def test_predictions_depend_on_visible_latents_and_class_token(latents: torch.Tensor) -> None:
+    predictor = make_predictor()
+    latents.requires_grad_()
+    predictor(latents, MASK)[0].square().sum().backward()
+    sizes = latents.grad.abs().amax(dim=2)
+    assert (sizes[0] > 1e-4).all()
+    assert not sizes[1].any()  # clips do not see each other
+    assert predictor.mask_token.grad.any()
+
+
+@pytest.mark.parametrize("learned", [True, False])
+def test_only_learned_positions_are_trained(latents: torch.Tensor, learned: bool) -> None:
+    predictor = make_predictor(learned=learned)
+    predictor(latents, MASK).square().sum().backward()
+    assert predictor.positions.requires_grad == learned
+    assert (predictor.positions.grad is not None) == learned
+    if learned:
+        assert (predictor.positions.grad.abs().sum(dim=1) > 0).all()

@@ -1,0 +1,150 @@
+"""The teacher: an EMA that is never trained."""
+
+import pytest
+import tiny
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from matpac.method.student import Student
+from matpac.method.teacher import Teacher, side_by_side
+
+
+def pair(*, copy_student: bool = False) -> tuple[Student, Teacher]:
+    torch.manual_seed(0)
+    model = tiny.run().model
+    student = Student(model, 16)
+    torch.nn.init.normal_(student.head.weight_g)
+    return student, Teacher(student, model, copy_student=copy_student)
+
+
+def parts(student: Student) -> dict[str, torch.Tensor]:
+    """The student's tensors that the teacher has too, detached from it."""
+    state = student.state_dict()
+    return {n: t.clone() for n, t in state.items() if n.startswith(("encoder.", "head."))}
+
+
+def test_copies_of_the_student() -> None:
+    student, teacher = pair(copy_student=True)
+    own, other = teacher.state_dict(), parts(student)
+    assert set(own) == set(other)
+    assert all(torch.equal(own[name], other[name]) for name in own)
+    student.encoder.norm.weight.data.zero_()
+    assert teacher.encoder.norm.weight.all()  # a copy, not the same memory
+
+
+def test_a_draw_of_its_own_shares_only_the_prototypes() -> None:
+    student, teacher = pair(copy_student=False)
+    own, other = teacher.state_dict(), parts(student)
+    matrices = [name for name in own if own[name].ndim > 1 and name != "head.weight_g"]
+    equal = [name for name in matrices if torch.equal(own[name], other[name])]
+    assert equal == ["head.weight_v"] and len(matrices) > 10
+    # DINO's head starts small, the student's from Xavier weights.
+    assert own["head.mlp.0.weight"].std() < 0.03 < 0.2 < other["head.mlp.0.weight"].std()
+
+
+@pytest.mark.parametrize(
+    ("decays", "expected"),
+    [((0.0, 0.0), "student"), ((1.0, 1.0), "teacher"), ((0.5, 0.25), "between")],
+)
+def test_update(decays: tuple[float, float], expected: str) -> None:
+    student, teacher = pair()
+    old, new = {n: t.clone() for n, t in teacher.state_dict().items()}, parts(student)
+    teacher.update(student, encoder_decay=decays[0], head_decay=decays[1])
+    for name, tensor in teacher.state_dict().items():
+        decay = decays[name.startswith("head.")]
+        wanted = decay * old[name].double() + (1 - decay) * new[name].double()
+        if expected == "between":
+            torch.testing.assert_close(tensor.double(), wanted, rtol=1e-6, atol=1e-7)
+        else:
+            assert torch.equal(tensor, new[name] if expected == "student" else old[name]), name
+
+
+def test_an_update_that_is_not_active_changes_nothing() -> None:
+    student, teacher = pair()
+    before = {n: t.clone() for n, t in teacher.state_dict().items()}
+    teacher.update(student, encoder_decay=0.5, head_decay=0.1, active=torch.tensor(0.0))
+    assert all(torch.equal(tensor, before[n]) for n, tensor in teacher.state_dict().items())
+
+
+def test_two_updates_by_hand() -> None:
+    student, teacher = pair()
+    teacher.encoder.norm.bias.data.fill_(8.0)
+    student.encoder.norm.bias.data.fill_(4.0)
+    for value in (6.0, 5.0):
+        teacher.update(student, encoder_decay=0.5, head_decay=0.0)
+        assert teacher.encoder.norm.bias.tolist() == [value] * 16
+
+
+def test_targets_are_latents_without_class_token_and_their_logits() -> None:
+    student, teacher = pair()
+    tokens = student.patches(torch.randn(2, 16, tiny.CROP), torch.tensor([[0, 5, 3], [7, 1, 2]]))
+    assert tokens.requires_grad
+    target = teacher(tokens)
+    latents = teacher.encoder(tokens)[:, 1:]
+    assert target.latents.shape == (2, 3, 16)
+    # The last block leaves the class token out, so its sums may be rounded otherwise.
+    torch.testing.assert_close(target.latents, latents, rtol=1e-5, atol=1e-6)
+    assert torch.equal(target.logits, teacher.head(target.latents))
+    assert not target.latents.requires_grad and not target.logits.requires_grad
+
+
+def test_it_stays_in_eval_mode_without_gradients() -> None:
+    _, teacher = pair(copy_student=True)
+    assert teacher.train() is teacher
+    assert not any(module.training for module in teacher.modules())
+    assert not any(parameter.requires_grad for parameter in teacher.parameters())
+
+
+def test_forward_changes_nothing() -> None:
+    _, teacher = pair()
+    before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
+    tokens = torch.randn(2, 4, 16)
+    assert torch.equal(teacher(tokens).logits, teacher(tokens).logits)
+    assert all(torch.equal(tensor, before[n]) for n, tensor in teacher.state_dict().items())
+
+
+def test_update_leaves_the_student_alone() -> None:
+    student, teacher = pair()
+    before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
+    teacher.update(student, encoder_decay=0.3, head_decay=0.6)
+    assert all(torch.equal(tensor, before[n]) for n, tensor in student.state_dict().items())
+    assert all(p.grad is None for p in student.parameters())
+
+
+def test_an_update_is_two_kernels_whatever_the_number_of_tensors() -> None:
+    student, teacher = pair()
+    written = []
+
+    class Kernels(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            tensors = [each for each in tree_leaves(args) if isinstance(each, torch.Tensor)]
+            if function._schema.is_mutable and any(each.numel() > 1 for each in tensors):
+                written.append(function._overloadpacket)
+            return function(*args, **(kwargs or {}))
+
+    teacher.update(student, encoder_decay=0.5, head_decay=0.5)  # lays them out
+    with Kernels():
+        teacher.update(student, encoder_decay=0.5, head_decay=0.5)
+    assert len(list(teacher.parameters())) > 20 and written == [torch.ops.aten.lerp_] * 2
+
+
+def test_side_by_side() -> None:
+    """Same values, shapes and tensors to the optimiser; what changes either changes both."""
+    module = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.LayerNorm(5))
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    parameters = list(module.parameters())
+    for _ in range(2):  # also after what moves them apart
+        whole = side_by_side(module)
+        assert whole.shape == (4 * 16,) and not whole.requires_grad
+        assert list(map(id, module.parameters())) == list(map(id, parameters))
+        assert all(torch.equal(tensor, before[n]) for n, tensor in module.state_dict().items())
+        assert all(parameter.data_ptr() % 64 == whole.data_ptr() % 64 for parameter in parameters)
+        assert side_by_side(module).data_ptr() == whole.data_ptr()
+        module[1].to(torch.float64).to(torch.float32)
+    side_by_side(module).zero_()
+    assert not any(parameter.any() for parameter in parameters)
+    torch.optim.AdamW(module.parameters(), fused=True, weight_decay=0.5).step()
+    module(torch.ones(2, 3)).sum().backward()
+    torch.optim.AdamW(module.parameters(), fused=True).step()
+    assert side_by_side(module).count_nonzero() == sum(p.count_nonzero() for p in parameters) > 0

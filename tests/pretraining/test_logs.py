@@ -1,0 +1,122 @@
+"""Logs that grow beside the training states and are cut back to one."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from test_states import full_disk
+
+from matpac.method.schedules import Scheduled
+from matpac.pretraining import logs
+from matpac.pretraining.logs import Logs, LogWriter
+from matpac.pretraining.trainer import Measured
+
+COLUMNS = ["step", "loss"]
+AT = Scheduled(learning_rate=0.5, encoder_ema_decay=0.75, head_ema_decay=0.25, teacher_temp=0.05)
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Logs:
+    return Logs(tmp_path / "logs")
+
+
+def test_nothing_is_made_before_the_first_row(made: Logs) -> None:
+    made.cut(0)
+    assert made.paths() == [] and not made.folder.exists()
+
+
+def test_a_log_grows_with_one_header(made: Logs) -> None:
+    made.append("log", COLUMNS, [[0, 1.5], [1, 1 / 3]])
+    made.append("log", COLUMNS, [[2, 1234567890.0]])
+    assert made.path("log").read_text() == "step,loss\n0,1.5\n1,0.3333333\n2,1.234568e+09\n"
+    assert made.paths() == [made.folder / "log.csv"]
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("step,loss\n0,1\n1,2\n2,3\n10,4\n", "step,loss\n0,1\n1,2\n"),
+        ("step,loss\n0,1\n1,2\n2,", "step,loss\n0,1\n1,2\n"),  # died while writing a row
+        ("step,loss\n0,1\n1", "step,loss\n0,1\n"),
+        ("step,loss\n0,1\n", "step,loss\n0,1\n"),
+        ("step,loss\n0,1\n1,2\n\0\0\0\0", "step,loss\n0,1\n1,2\n"),  # the machine died
+        ("step,loss\n0,1\n1,2\n\0\0\0\0,5\n1,7\n", "step,loss\n0,1\n1,2\n"),
+        ("step,loss\n5,1\n", None),
+        ("step,lo", None),  # died while writing the header
+        ("", None),
+    ],
+)
+def test_logs_are_cut_back_to_a_step(made: Logs, text: str, kept: str | None) -> None:
+    made.folder.mkdir(parents=True)
+    for name in ("log", "diagnostics"):
+        made.path(name).write_text(text)
+    made.cut(2)
+    for name in ("log", "diagnostics"):
+        path = made.path(name)
+        assert (path.read_text() if path.exists() else None) == kept
+        made.append(name, COLUMNS, [[2, 9.0]])
+        assert path.read_text() == (kept or "step,loss\n") + "2,9\n"
+    assert [path.name for path in made.paths()] == ["diagnostics.csv", "log.csv"]
+
+
+def test_rows_that_are_lost_are_said(made: Logs, capsys: pytest.CaptureFixture[str]) -> None:
+    """The diagnostics have no row for every step; the log has."""
+    for name in ("log", "diagnostics"):
+        made.append(name, COLUMNS, [[0, 1.0], [1, 1.0], [2, 1.0]])
+    made.cut(3)
+    assert capsys.readouterr().out == ""
+    made.cut(5)
+    assert capsys.readouterr().out == f"{made.path('log')}: has 3 of 5 rows; the others are lost\n"
+    made.path("log").unlink()
+    made.cut(2)
+    assert "has 0 of 2 rows" in capsys.readouterr().out
+
+
+def test_a_full_disk_is_named(made: Logs) -> None:
+    made.append("log", COLUMNS, [[0, 1.0]])
+    with full_disk(20), pytest.raises(OSError, match=r"log\.csv: not written: File too large"):
+        made.append("log", COLUMNS, [[step, 1.0] for step in range(1, 9)])
+    made.cut(1)
+    assert made.path("log").read_text() == "step,loss\n0,1\n"
+
+
+# -------------------------------------------------------------------------------------- writer
+
+
+def measured(step: int, *, with_collapse: bool) -> Measured:
+    values = [step + part for part in (0.0, 0.25, 0.5, 0.75)]
+    collapse = SimpleNamespace(tolist=lambda: [float(step)] * len(logs.DIAGNOSTICS[1:]))
+    return Measured(torch.tensor(values), collapse if with_collapse else None)
+
+
+def test_rows_are_written_together_and_returned(
+    made: Logs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "STEPS_BETWEEN_FLUSHES", 3)
+    writer = LogWriter(made, steps_per_epoch=4)
+    for step in (0, 1):
+        writer.add(step, AT, measured(step, with_collapse=step == 1))
+        assert writer.flush(everything=False) == ([], [])
+    assert made.paths() == [] and writer.note == ""
+    writer.add(2, AT, measured(2, with_collapse=False))
+    written = writer.flush(everything=False)
+    assert written.log[1] == [1, 0.25, *AT, 1.0, 1.25, 1.5, 1.75]
+    assert [row[0] for row in written.log] == [0, 1, 2]
+    assert written.diagnostics == [[1, *[1.0] * len(logs.DIAGNOSTICS[1:])]]
+    assert writer.note == "loss 2.500"
+    header, *rows = made.path("log").read_text().splitlines()
+    assert header.split(",") == logs.LOG
+    assert rows[1] == "1,0.25,0.5,0.75,0.25,0.05,1,1.25,1.5,1.75"
+    assert len(made.path("diagnostics").read_text().splitlines()) == 2
+    writer.add(3, AT, measured(3, with_collapse=False))
+    assert len(writer.flush().log) == 1 and writer.flush() == ([], [])
+    assert len(made.path("log").read_text().splitlines()) == 5
+
+
+def test_other_processes_write_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    writer = LogWriter(None, steps_per_epoch=4)
+    writer.add(0, AT, measured(0, with_collapse=True))
+    assert len(writer.flush().log) == 1  # what the first process writes
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,124 @@
+"""A run that is lost stops with its last good state, saying why; and goes on from there."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+
+from matpac.pretraining import alarm, pretrain, states
+from matpac.pretraining.batches import Batch, Batches
+from matpac.pretraining.pretrain import train
+from matpac.pretraining.run import Job
+
+LENGTHS = [32, 33, 35, 38, 40, 44, 50, 64]
+STEPS = 24
+
+
+@pytest.fixture(scope="module", autouse=True)
+def surroundings() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MATPAC_PROGRESS", "lines")
+        yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def bulk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bulk")
+    tiny.make_store(folder / "logmel" / "noise", LENGTHS)
+    return folder
+
+
+def job(bulk: Path, outputs: Path, **settings: object) -> Job:
+    run = tiny.run(pretrain={"epochs": 12.0, "keep_checkpoints": 9} | settings)
+    return tiny.make_job(bulk, outputs, run)
+
+
+def spoil(patch: pytest.MonkeyPatch, *, step: int, row: int) -> None:
+    """One value of one clip of one update becomes infinite."""
+    whole = Batches.__getitem__
+
+    def spoiled(self: Batches, update: int) -> Batch:
+        batch = whole(self, update)
+        if update == step:
+            batch.logmel[row, 2, 3] = math.inf
+        return batch
+
+    patch.setattr(Batches, "__getitem__", spoiled)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {
+        p.name: p.read_bytes() for p in folder.iterdir() if p.suffix in (".csv", ".safetensors")
+    }
+
+
+@pytest.fixture(scope="module")
+def expected(bulk: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """The same run without any trouble."""
+    whole = job(bulk, tmp_path_factory.mktemp("whole"))
+    train(whole)
+    return whole
+
+
+@pytest.mark.parametrize("bad", [13, 15], ids=["between", "with"])
+def test_a_loss_that_is_not_finite_stops_the_run_in_its_last_good_state(
+    bulk: Path, tmp_path: Path, expected: Job, monkeypatch: pytest.MonkeyPatch, bad: int
+) -> None:
+    """Whether or not the update also measures the diagnostics, which every fifth does."""
+    ours = job(bulk, tmp_path)
+    with monkeypatch.context() as patch:
+        spoil(patch, step=bad, row=2)
+        names = pretrain.prepare(ours)[0].names(bad)
+        with pytest.raises(RuntimeError) as stopped:
+            train(ours)
+    message = str(stopped.value)
+    assert message.startswith(f"tiny: step {bad}: not finite, nothing updated since: ")
+    assert "total_loss nan" in message and f"\n  log-mel of {names[2]}\n" in message
+    assert message.count("\n") == 2  # that clip alone, and that its state is saved
+    (path,) = ours.checkpoints.glob("state-*.pt")
+    assert path.name == f"state-{bad:09d}.pt"
+    saved = states.read(path)
+    assert all(t.isfinite().all() for t in saved["student"].values())
+    train(ours)  # the fault is gone: as if nothing had been
+    for ours_folder, theirs in ((ours.logs, expected.logs), (ours.encoder, expected.encoder)):
+        assert files(ours_folder) == files(theirs)
+
+
+def test_a_collapse_is_told_and_shown(
+    bulk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    always = alarm.RULES[1]._replace(threshold=lambda k: 99.0)
+    monkeypatch.setattr(alarm, "RULES", (always,))
+    train(job(bulk, tmp_path, diagnostics_every=2, warmup_epochs=1.0))
+    said = capsys.readouterr().out
+    # Warm-up is 2 updates; measured at 2, 4, 6.
+    assert said.count("tiny: step 6: collapse: distributions ignore the input (teacher_kl ") == 1
+    assert "COLLAPSE: distributions ignore the input" in said.splitlines()[-1]
+
+
+def test_a_collapse_can_stop_the_run(
+    bulk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    always = alarm.RULES[1]._replace(threshold=lambda k: 99.0)
+    monkeypatch.setattr(alarm, "RULES", (always,))
+    monkeypatch.setattr(pretrain.LogWriter.flush, "__kwdefaults__", {"everything": True})
+    ours = job(bulk, tmp_path, diagnostics_every=2, on_collapse="stop", checkpoint_every_s=0.0)
+    with pytest.raises(RuntimeError, match=r"collapse: distributions ignore the input \(pretrain"):
+        train(ours)
+    assert max(p.name for p in ours.checkpoints.glob("state-*.pt")) == "state-000000007.pt"
+    assert not ours.encoder.exists()
+
+
+def test_skipped_updates_of_float16_are_shown(
+    bulk: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    train(
+        job(bulk, tmp_path, precision="float16")
+    )  # its first scale is too large for so small a run
+    assert "updates skipped (float16)" in capsys.readouterr().out.splitlines()[-1]

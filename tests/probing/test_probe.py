@@ -1,0 +1,234 @@
+"""The probe stage: which encoder, which labels, which settings."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import matpac
+from matpac.core import files, paths
+from matpac.data import manifests
+from matpac.encoders import embeddings
+from matpac.params import Params, parse
+from matpac.pretraining import config
+from matpac.pretraining.trainer import Trainer
+from matpac.probing import embedders, probe
+from matpac.probing.config import EncoderConfig
+
+import smoke
+
+
+@pytest.fixture
+def params(smoke_root: Path) -> Params:
+    return parse(Params, smoke.sections())
+
+
+def test_the_random_encoder_is_the_base_run_before_its_first_update(params) -> None:
+    ours = probe.random_encoder(params)
+    index = files.read_json(paths.small(params) / "logmel" / "pretraining.json")
+    mean, std = (index["normalisation"][name] for name in ("mean", "std"))
+    started = Trainer(config.resolve(params, "base"), 80, mean=mean, std=std).student
+    trained = probe.list_features(params, "base")[0].encoder
+    assert (ours.mean, ours.std) == (mean, std) == (trained.mean, trained.std)
+    assert ours.front_end == trained.front_end == index["front_end"]
+    for name, tensor in ours.encoder.state_dict().items():
+        assert torch.equal(tensor, started.encoder.state_dict()[name])
+    same = [
+        torch.equal(tensor, trained.encoder.state_dict()[name])
+        for name, tensor in ours.encoder.state_dict().items()
+    ]
+    assert not any(same), "training changes every tensor"
+
+
+def test_likelihoods_become_labels_at_one_half_and_nan_stays() -> None:
+    manifest = pd.DataFrame({"labels": [[0.5, 0.49, np.nan], [1.0, 0.0, 0.51]]})
+    expected = [[1, 0, np.nan], [1, 0, 1]]
+    np.testing.assert_array_equal(probe.target_array(manifest, "multilabel"), expected)
+    labels = probe.target_array(pd.DataFrame({"label": [3, 0]}), "multiclass")
+    assert labels.tolist() == [3, 0] and labels.dtype == np.int64
+
+
+def test_embeddings_of_a_task_are_kept_under_the_encoders_name(params) -> None:
+    features = probe.list_features(params, "base")[0]
+    probe.task_scores(params, features, "nsynth")
+    store = probe.open_store(params, "nsynth")
+    expected = embeddings.embed_clips(features.encoder, store, range(len(store)))
+    kept = [np.load(p) for p in (paths.bulk(params) / "embeddings" / "base").glob("*.npy")]
+    assert any(np.array_equal(each, expected) for each in kept)
+
+
+def with_probe(params: Params, **changes: Any) -> Params:
+    sections = smoke.sections()
+    return parse(Params, sections | {"probe": sections["probe"] | changes})
+
+
+def test_several_rates_one_is_taken_per_fold_and_told(
+    smoke_root, params, tmp_path: Path, monkeypatch
+) -> None:
+    rates = [3.0e-2, 3.0e-5, 3.0e-3]
+    changed = with_probe(params, learning_rate=rates, epochs=3)
+    logmel = probe.list_features(params, "logmel")[0]
+    alone = {
+        rate: probe.task_scores(with_probe(params, learning_rate=rate, epochs=3), logmel, "esc50")
+        for rate in rates
+    }
+    means = {rate: frame.groupby("fold")["valid_loss"].mean() for rate, frame in alone.items()}
+    best = pd.DataFrame(means).idxmin(axis=1)  # by fold
+    root = tmp_path / "copy"
+    shutil.copytree(smoke_root, root, ignore=shutil.ignore_patterns("audio", "embeddings"))
+    monkeypatch.setenv("MATPAC_ROOT", str(root))
+    probe.probe("logmel", changed)
+    scores = pd.read_csv(paths.small(changed) / "probe" / "logmel" / "scores.csv")
+    assert len(scores) == 14
+    esc50 = scores[scores["task"] == "esc50"]
+    assert set(best) < set(rates) and len(set(best)) > 1, "folds differ here"
+    for _, row in esc50.iterrows():
+        assert row["learning_rate"] == best[row["fold"]]
+        other = alone[row["learning_rate"]]
+        same = other[(other["fold"] == row["fold"]) & (other["repeat"] == row["repeat"])]
+        assert row["score"] == pytest.approx(same["score"].item(), abs=1e-6)
+        assert row["valid_loss"] == pytest.approx(same["valid_loss"].item(), abs=1e-5)
+
+
+def test_every_setting_of_the_section_reaches_the_probes(params, monkeypatch) -> None:
+    given = {}
+    monkeypatch.setattr(probe, "train_probes", lambda *args, **options: given.update(options) or {})
+    changes = {"batch_size": 16, "learning_rate": [0.1, 0.2], "epochs": 7, "patience": 3}
+    changes |= {"weight_decay": 0.01, "standardize": False}
+    settings = with_probe(params, **changes).probe
+    probe.task_results(params, probe.list_features(params, "logmel")[0], "nsynth", settings)
+    changes["learning_rates"] = changes.pop("learning_rate")
+    assert {name: given[name] for name in changes} == changes
+    assert given["kind"] == "multiclass" and given["num_classes"] == 11
+
+
+def test_one_row_per_fold_and_repeat_of_every_task(params) -> None:
+    scores = pd.read_csv(paths.small(params) / "probe" / "base" / "scores.csv")
+    rows = scores.groupby("task", sort=False).size().to_dict()
+    assert rows == {"nsynth": 2, "fsd50k": 2, "esc50": 10}  # two repeats; five folds
+    assert scores["score"].between(0, 1).all() and set(scores["encoder"]) == {"base"}
+    metrics = files.read_json(paths.small(params) / "metrics" / "probe" / "base.json")
+    expected = scores[scores["task"] == "esc50"]["score"].mean()
+    assert metrics["esc50"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_what_is_missing_names_the_stage(params, monkeypatch, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="encoder: got 'bse', allowed: base, alpha1"):
+        probe.probe("bse", params)
+    monkeypatch.setenv("MATPAC_ROOT", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="the pretrain stage writes it"):
+        probe.probe("base", params)
+    with pytest.raises(FileNotFoundError, match="run the stage logmel@smoke"):
+        probe.probe("random", params)
+
+
+# ------------------------------------------------------------------- encoders from elsewhere
+
+
+def with_encoder(name: str = "x", **encoder: Any) -> Params:
+    sections = smoke.sections()
+    sections["encoders"] |= {name: {"label": "X", **encoder}}
+    sections["tasks"] = ["nsynth"]
+    return parse(Params, sections)
+
+
+def test_a_saved_checkpoint_is_probed_to_the_same_score(
+    params, smoke_root: Path, tmp_path: Path
+) -> None:
+    """A run's encoder saved for the Hub, loaded back, embedded and probed."""
+    trained = paths.small(params) / "pretrain" / "base" / "seed_0"
+    matpac.load(trained, device="cpu").save_pretrained(tmp_path / "saved")
+    changed = with_encoder(kind="pretrained", weights=str(tmp_path / "saved"))
+    ours = probe.task_scores(changed, probe.list_features(changed, "x")[0], "nsynth")
+    theirs = probe.task_scores(params, probe.list_features(params, "base")[0], "nsynth")
+    pd.testing.assert_frame_equal(ours.drop(columns="encoder"), theirs.drop(columns="encoder"))
+    audio = paths.bulk(params) / "audio" / "nsynth"
+    manifest, _ = manifests.load(params, "nsynth")
+    store = probe.open_store(params, "nsynth")
+    used = manifest.iloc[store.rows]
+    assert (used["start_s"] == 0).all()
+    embedded = matpac.load(tmp_path / "saved").embed([audio / p for p in used["path"][:20]])
+    net = probe.list_features(params, "base")[0].encoder
+    expected = embeddings.embed_clips(net, store, range(20))
+    # The stored log-mels have half precision: 3 decimal digits of values around 10.
+    np.testing.assert_allclose(embedded, expected, atol=2e-3)
+    assert np.abs(expected).max() > 1
+
+
+MINE = """
+from matpac.encoders.vit import ViTEncoder
+from matpac.encoders.hub import load
+
+def make(weights):
+    # A front end of its own: the audio is read, not the stored log-mels.
+    return ViTEncoder(load(weights, device="cpu").net, reflect=200)
+"""
+
+
+def test_an_encoder_with_another_front_end_reads_the_audio(
+    params, smoke_root: Path, monkeypatch
+) -> None:
+    (smoke_root / "mine_to_probe.py").write_text(MINE)
+    trained = paths.small(params) / "pretrain" / "base" / "seed_0"
+    changed = with_encoder("mine", kind="module", module="mine_to_probe:make", weights=str(trained))
+    features = probe.list_features(changed, "mine")[0]
+    assert len(features.code) == 64
+    scores = probe.task_scores(changed, features, "nsynth")
+    assert set(scores["encoder"]) == {"mine"} and scores["score"].between(0, 1).all()
+    (kept,) = (paths.bulk(changed) / "embeddings" / "mine").glob("*.npy")
+    manifest, _ = manifests.load(params, "nsynth")
+    used = manifest.iloc[probe.open_store(params, "nsynth").rows]
+    audio = paths.bulk(params) / "audio" / "nsynth"
+    expected = features.encoder.embed([audio / path for path in used["path"]])
+    np.testing.assert_allclose(np.load(kept), expected, atol=1e-5)
+    # Embedded once; another source is another encoder.
+    monkeypatch.setattr(type(features.encoder), "embed", None)
+    again = probe.task_scores(changed, features, "nsynth")
+    pd.testing.assert_frame_equal(again, scores)
+    with pytest.raises(TypeError, match="not callable"):
+        probe.task_scores(changed, features._replace(code="other"), "nsynth")
+
+
+def test_a_clip_that_cannot_be_read_is_named(params, smoke_root: Path, tmp_path: Path) -> None:
+    trained = paths.small(params) / "pretrain" / "base" / "seed_0"
+    encoder = matpac.load(trained, device="cpu")
+    manifest, _ = manifests.load(params, "nsynth")
+    (tmp_path / manifest["path"][0]).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / manifest["path"][0]).write_text("no audio")
+    recorded = embedders.Recorded(encoder, manifest[:1], tmp_path)
+    with pytest.raises(ValueError, match=rf"{manifest['path'][0]}: not audio"):
+        recorded.embed(range(1))
+
+
+def test_published_rows_ask_for_their_weights(smoke_root: Path, monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("MATPAC_CACHE", str(tmp_path))
+    changed = with_encoder(kind="matpac", weights="nowhere/matpac_10_2048.pt")
+    with pytest.raises(FileNotFoundError, match=r"matpac: no weights at .*nowhere/matpac_10_2048"):
+        probe.list_features(changed, "x")
+    changed = with_encoder(kind="pretrained", weights="m2d")
+    with pytest.raises(ValueError, match="weights: got 'm2d', a published row; allowed: kind: m2d"):
+        probe.list_features(changed, "x")
+
+
+def test_function_source_and_weights_decide_a_users_encoder(
+    smoke_root: Path, tmp_path: Path
+) -> None:
+    source, weights = smoke_root / "two_to_probe.py", tmp_path / "gain.txt"
+    source.write_text("")
+    weights.write_text("1")
+
+    def told(**more: str) -> str:
+        section = {"kind": "module", "label": "X", "module": "two_to_probe:one"} | more
+        return probe._users_code(EncoderConfig.model_validate(section))
+
+    found = [told(), told(module="two_to_probe:two"), told(weights=str(weights))]
+    weights.write_text("2")
+    found.append(told(weights=str(weights)))
+    source.write_text("# edited")
+    found += [told(), told(weights=str(tmp_path))]
+    assert len(set(found)) == len(found)
+    assert told(weights=str(tmp_path)) == found[-1]
