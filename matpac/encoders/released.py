@@ -6,9 +6,12 @@ encoder has the same names without ``student_encoder``. Everything must match: a
 missing or unexpected is an error that lists them all.
 """
 
+import re
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from matpac.encoders.statedicts import refuse_misfits
@@ -31,6 +34,8 @@ NAMES = {
     "decoder.mask_token": "predictor.mask_token",
     "decoder.decoder_pos_embed": "predictor.positions",
 }
+HYPOTHESES = re.compile(r"mcl_heads\.mcl_heads\.(\d+)\.(weight|bias)")
+"""MATPAC++'s last layers of the predictor; ours are one. Its ``decoder_pred`` is there, unused."""
 FRONT_END = "log_mel."
 """Buffers of the released front end; ours computes them, so they may be present."""
 
@@ -47,15 +52,20 @@ def our_name(name: str) -> str:
 
 def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Names and shapes of the released model -> ours; front-end buffers are left out."""
-    converted = {}
+    converted, hypotheses = {}, defaultdict(dict)
     for name, tensor in state.items():
         if name.startswith(FRONT_END):
+            continue
+        if found := HYPOTHESES.fullmatch(name):
+            hypotheses[f"predictor.project.{found[2]}"][int(found[1])] = tensor
             continue
         if name.endswith("pos_embed"):
             tensor = tensor.reshape(tensor.shape[-2:])  # (1, 1 + N, D) -> (1 + N, D)
         elif name == "patch_embed.proj.weight":
             tensor = tensor.flatten(1)  # (D, 1, P, P) -> (D, P*P)
         converted[our_name(name)] = tensor
+    for name, layers in hypotheses.items():
+        converted[name] = torch.cat([layers[number] for number in sorted(layers)])
     return converted
 
 

@@ -1,8 +1,8 @@
 """The sections ``model`` and ``objective`` of ``params.yaml`` (MATPAC Sec. III)."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from matpac.core.section import (
     Fraction,
@@ -32,6 +32,8 @@ class ModelConfig(Section):
     predictor_depth: Positive
     predictor_heads: Positive
     mlp_ratio: PositiveFloat
+    hypotheses: Positive = 1
+    """Predictions of each masked patch, of which the best counts; 1: MATPAC, 5: MATPAC++."""
     head_hidden: Positive
     head_bottleneck: Positive
     num_prototypes: Positive
@@ -70,3 +72,23 @@ class ObjectiveConfig(Section):
     centering: Literal["probabilities", "logits", "none"]
     """What the centre averages: teacher probabilities as released, logits as DINO, or off."""
     center_momentum: Fraction
+    target: Literal["latents", "standardised"] = "latents"
+    """What is predicted: the teacher's latents, or each standardised over its width (M2D)."""
+    choice_temp: Annotated[list[PositiveFloat], Field(min_length=2, max_length=2)] | None = None
+    """Of several hypotheses: first value, and the one from which on the winner takes all."""
+    choice_temp_decay: OpenFraction | None = None
+    """Factor of that temperature per update, as released; or ..."""
+    choice_temp_fraction: OpenFraction | None = None
+    """... the fraction of training after which its last value is reached, however long it is."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        given = [self.choice_temp_decay, self.choice_temp_fraction]
+        if sum(each is not None for each in given) != (self.choice_temp is not None):
+            raise ValueError(
+                "choice_temp, of several hypotheses, goes with one of choice_temp_decay and "
+                f"choice_temp_fraction; got {self.choice_temp}, {given[0]} and {given[1]}"
+            )
+        if self.choice_temp is not None and not self.choice_temp[1] < self.choice_temp[0]:
+            raise ValueError(f"choice_temp: got {self.choice_temp}, allowed: a falling pair")
+        return self

@@ -1,8 +1,5 @@
 """The ViT that student and teacher share: pre-norm blocks and a final norm (MATPAC Sec. III).
 
-Where only some tokens are wanted, they are the last n, and the last block computes queries for no
-others.
-
 Shapes: B clips, N tokens, D width, H heads, L layers.
 """
 
@@ -11,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from matpac.core.products import Linear, layer
+from matpac.core.products import Linear
 
 LAYER_NORM_EPS = 1e-6
 
@@ -25,23 +22,12 @@ class Attention(nn.Module):
         self.qkv = Linear(width, 3 * width)
         self.proj = Linear(width, width)
 
-    def forward(self, tokens: Tensor, wanted: int | None = None) -> Tensor:
-        """(B, N, D) -> (B, N, D), or (B, n, D) of the last n = ``wanted`` tokens."""
-        if wanted is None:
-            query, key, value = self._heads(self.qkv(tokens), 3)  # each (B, H, N, D/H)
-        else:
-            width = tokens.shape[2]
-            (w_query, w_rest), (b_query, b_rest) = (
-                each.split([width, 2 * width]) for each in (self.qkv.weight, self.qkv.bias)
-            )
-            query = self._heads(layer(tokens[:, -wanted:], w_query, b_query), 1)[0]
-            key, value = self._heads(layer(tokens, w_rest, b_rest), 2)
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, N, D) -> (B, N, D)."""
+        parts = self.qkv(tokens).unflatten(2, (3, self.num_heads, -1))  # (B, N, 3, H, D/H)
+        query, key, value = parts.permute(2, 0, 3, 1, 4)  # each (B, H, N, D/H)
         mixed = F.scaled_dot_product_attention(query, key, value)
-        return self.proj(mixed.transpose(1, 2).flatten(2))  # (B, N or n, D)
-
-    def _heads(self, projected: Tensor, parts: int) -> Tensor:
-        """(B, N, parts * D) -> (parts, B, H, N, D/H)."""
-        return projected.unflatten(2, (parts, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        return self.proj(mixed.transpose(1, 2).flatten(2))  # (B, N, D)
 
 
 class MLP(nn.Module):
@@ -67,10 +53,9 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
         self.mlp = MLP(width, int(width * mlp_ratio))
 
-    def forward(self, tokens: Tensor, wanted: int | None = None) -> Tensor:
-        """(B, N, D) -> (B, N, D), or (B, n, D) of the last n = ``wanted`` tokens."""
-        mixed = self.attn(self.norm1(tokens), wanted)
-        tokens = (tokens if wanted is None else tokens[:, -wanted:]) + mixed
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, N, D) -> (B, N, D)."""
+        tokens = tokens + self.attn(self.norm1(tokens))
         return tokens + self.mlp(self.norm2(tokens))
 
 
@@ -92,17 +77,12 @@ class Encoder(nn.Module):
         self.recompute = False
         self.apply(xavier_linear)
 
-    def forward(self, tokens: Tensor, wanted: int | None = None) -> Tensor:
-        """Latents, (B, N, D) -> (B, N, D), or (B, n, D) of the last n = ``wanted`` tokens."""
-        *others, last = self.blocks
-        for block in others:
-            tokens = self._run(block, tokens, None)
-        return self.norm(self._run(last, tokens, wanted))
-
-    def _run(self, block: Block, tokens: Tensor, wanted: int | None) -> Tensor:
-        if self.recompute and torch.is_grad_enabled():
-            return checkpoint(block, tokens, wanted, use_reentrant=False)
-        return block(tokens, wanted)
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Latents, (B, N, D) -> (B, N, D)."""
+        recompute = self.recompute and torch.is_grad_enabled()
+        for block in self.blocks:
+            tokens = checkpoint(block, tokens, use_reentrant=False) if recompute else block(tokens)
+        return self.norm(tokens)
 
     def layers(self, tokens: Tensor) -> Tensor:
         """Output of every block, (B, N, D) -> (B, L, N, D); the last one after the final norm."""

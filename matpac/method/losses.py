@@ -1,7 +1,7 @@
 """The two pretext tasks' losses and their sum (MATPAC Sec. III, Eqs. (1), (4), (5)).
 
-Shapes: B clips, M masked patches, D latent width, K prototypes. Losses come per patch, (B, M); the
-mean over clips and patches is taken where they are weighed.
+Shapes: B clips, M masked patches, r hypotheses, D latent width, K prototypes. Losses come per
+patch, (B, M); the mean over clips and patches is taken where they are weighed.
 """
 
 import torch
@@ -9,19 +9,47 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def prediction_losses(predicted: Tensor, target: Tensor) -> Tensor:
+def distances(predicted: Tensor, target: Tensor) -> Tensor:
     """Squared error of L2-normalised latents, 2 - 2 cos(predicted, target) (MATPAC Eq. (1)).
 
     Args:
-        predicted: predictor output, (B, M, D), any norm; gradients flow.
+        predicted: hypotheses of the predictor, (B, M, r, D), any norm; gradients flow.
         target: teacher latents of the same patches, (B, M, D); detached.
-    Returns: (B, M), each in [0, 4].
-    Raises: ValueError if the shapes differ.
+    Returns: of each hypothesis, (B, M, r), each in [0, 4].
+    Raises: ValueError if the shapes do not fit.
     """
-    _check_shapes(predicted, target, "latents")
+    _check(predicted[:, :, 0], target, "latents")
     predicted = F.normalize(predicted.float(), dim=-1)
-    target = F.normalize(target.float(), dim=-1)
+    target = F.normalize(target.float(), dim=-1).unsqueeze(2)  # (B, M, 1, D)
     return 2 - 2 * (predicted * target).sum(dim=-1)
+
+
+def prediction_losses(distances: Tensor, choice_temp: Tensor | float) -> Tensor:
+    """Loss of the prediction task: the distance, of several hypotheses their weighted sum.
+
+    Weights are softmax(-distance / temperature) over the hypotheses and held constant in the
+    backward pass, so that each is trained as far as it is chosen (multiple choice learning,
+    MATPAC++). One hypothesis has the weight 1: MATPAC's Eq. (1).
+
+    Args:
+        distances: (B, M, r).
+        choice_temp: 0: the winner takes all.
+    Returns: (B, M).
+    """
+    if distances.shape[2] == 1:
+        return distances.squeeze(2)
+    if isinstance(choice_temp, float) and choice_temp == 0:
+        return distances.amin(dim=2)
+    weights = F.softmax(-distances.detach() / choice_temp, dim=2)
+    return (weights * distances).sum(dim=2)
+
+
+def best(hypotheses: Tensor, distances: Tensor) -> Tensor:
+    """The hypothesis of each patch nearest to its target: (B, M, r, D), (B, M, r) -> (B, M, D)."""
+    if hypotheses.shape[2] == 1:
+        return hypotheses.squeeze(2)
+    chosen = distances.argmin(dim=2)[..., None, None].expand(-1, -1, 1, hypotheses.shape[3])
+    return hypotheses.gather(2, chosen).squeeze(2)
 
 
 def classification_losses(log_predicted: Tensor, target: Tensor) -> Tensor:
@@ -33,7 +61,7 @@ def classification_losses(log_predicted: Tensor, target: Tensor) -> Tensor:
     Returns: (B, M), each at least the entropy of its target.
     Raises: ValueError if the shapes differ.
     """
-    _check_shapes(log_predicted, target, "distributions")
+    _check(log_predicted, target, "distributions")
     return -(target * log_predicted).sum(dim=-1)
 
 
@@ -50,7 +78,7 @@ def total_loss(prediction: Tensor, classification: Tensor, alpha: float) -> Tens
     return alpha * prediction + (1 - alpha) * classification
 
 
-def _check_shapes(predicted: Tensor, target: Tensor, what: str) -> None:
+def _check(predicted: Tensor, target: Tensor, what: str) -> None:
     if predicted.shape != target.shape:
         raise ValueError(
             f"{what}: predicted {tuple(predicted.shape)} and target {tuple(target.shape)} differ"

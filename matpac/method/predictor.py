@@ -1,6 +1,9 @@
 """The predictor: latents of the visible patches -> latents of the masked ones (MATPAC Sec. III).
 
-Shapes: B clips, N patches = V visible + M masked, D encoder width, E predictor width.
+MATPAC++ predicts several hypotheses of each: r last layers side by side on the same output.
+
+Shapes: B clips, N patches = V visible + M masked, D encoder width, E predictor width, r hypotheses
+(1: MATPAC).
 """
 
 import torch
@@ -18,6 +21,7 @@ class Predictor(nn.Module):
     Args:
         rows, columns: of the patch grid.
         encoder_width: D; width: E; depth, num_heads, mlp_ratio: of its blocks.
+        hypotheses: r.
         learned_positions: True: trained (the paper's text); False: the fixed table, as released.
     """
 
@@ -31,17 +35,22 @@ class Predictor(nn.Module):
         depth: int,
         num_heads: int,
         mlp_ratio: float = 4.0,
+        hypotheses: int = 1,
         learned_positions: bool = False,
     ) -> None:
         super().__init__()
+        self.hypotheses = hypotheses
         self.embed = Linear(encoder_width, width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
         table = sincos_positions(rows, columns, width)
         self.positions = nn.Parameter(table, requires_grad=learned_positions)
         self.encoder = Encoder(width, depth, num_heads, mlp_ratio=mlp_ratio)
-        self.project = Linear(width, encoder_width)
-        for linear in (self.embed, self.project):
-            xavier_linear(linear)
+        # One product for all hypotheses, each drawn as the layer of its own that it is.
+        self.project = Linear(width, hypotheses * encoder_width)
+        xavier_linear(self.embed)
+        for weight in self.project.weight.data.chunk(hypotheses):
+            nn.init.xavier_uniform_(weight)
+        nn.init.zeros_(self.project.bias)
         nn.init.normal_(self.mask_token, std=0.02)
 
     def forward(self, latents: Tensor, mask: Mask) -> Tensor:
@@ -50,13 +59,14 @@ class Predictor(nn.Module):
         Args:
             latents: class token and visible patches, (B, 1 + V, D), visible ones in mask order.
             mask: the partition that made them.
-        Returns: (B, M, D), in the order of ``mask.masked``.
+        Returns: (B, M, r, D), in the order of ``mask.masked``.
         """
         # Attention does not depend on the order of tokens, only on their positions: the masked
-        # ones are appended where they are wanted instead of being shuffled back and forth.
+        # ones are appended instead of being shuffled back and forth.
         known = self.embed(latents)  # (B, 1 + V, E)
         classes = known[:, :1] + self.positions[0]
         visible = known[:, 1:] + self.positions[1 + mask.visible]  # (B, V, E)
         masked = self.mask_token + self.positions[1 + mask.masked]  # (B, M, E)
         tokens = torch.cat([classes, visible, masked.to(visible.dtype)], dim=1)
-        return self.project(self.encoder(tokens, mask.masked.shape[1]))  # (B, M, D)
+        found = self.encoder(tokens)[:, -masked.shape[1] :]  # (B, M, E)
+        return self.project(found).unflatten(2, (self.hypotheses, -1))  # (B, M, r, D)

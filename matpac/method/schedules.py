@@ -1,4 +1,4 @@
-"""Learning rate, EMA decays and teacher temperature as pure functions of the step (Sec. IV-A).
+"""Learning rate, EMA decays and temperatures as pure functions of the step (Sec. IV-A).
 
 A step is the index of an optimiser update, from 0.
 """
@@ -26,6 +26,12 @@ def learning_rate(step: int, *, peak: float, warmup_steps: int, total_steps: int
     return peak * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
+def choice_temperature(step: int, *, start: float, end: float, decay: float) -> float:
+    """``start`` times ``decay`` per update; 0 (the winner takes all) once not above ``end``."""
+    temperature = start * decay**step
+    return temperature if temperature > end else 0.0
+
+
 class Scheduled(NamedTuple):
     """The values of one update that depend on its index alone."""
 
@@ -33,3 +39,5 @@ class Scheduled(NamedTuple):
     encoder_ema_decay: float
     head_ema_decay: float
     teacher_temp: float
+    choice_temp: float = 0.0
+    """Of several hypotheses (MATPAC++); 0: the best one takes all."""

@@ -1,12 +1,14 @@
 """The student: patch embedding, encoder, predictor, head, wired together (MATPAC Fig. 1).
 
-Shapes: B clips, F mel bins, T frames, V visible and M masked patches, D width, K prototypes.
+Shapes: B clips, F mel bins, T frames, V visible and M masked patches, r hypotheses, D width, K
+prototypes.
 """
 
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from matpac.method import losses
 from matpac.method.config import ModelConfig
 from matpac.method.encoder import Encoder, xavier_linear
 from matpac.method.heads import Head
@@ -19,9 +21,11 @@ class Prediction(NamedTuple):
     """What the student says of the masked patches."""
 
     latents: Tensor
-    """(B, M, D)."""
+    """Of each patch the hypothesis nearest to its target, (B, M, D)."""
     logits: Tensor
-    """(B, M, K)."""
+    """Of these, (B, M, K)."""
+    distances: Tensor
+    """From each hypothesis to the target (Eq. (1)), (B, M, r)."""
 
 
 class Student(nn.Module):
@@ -47,6 +51,7 @@ class Student(nn.Module):
             depth=config.predictor_depth,
             num_heads=config.predictor_heads,
             mlp_ratio=config.mlp_ratio,
+            hypotheses=config.hypotheses,
             learned_positions=learned,
         )
         self.head = make_head(config)
@@ -55,16 +60,20 @@ class Student(nn.Module):
         self.head.mlp.apply(xavier_linear)
         xavier_linear(self.patches.proj)
 
-    def forward(self, logmel: Tensor, mask: Mask) -> Prediction:
+    def forward(self, logmel: Tensor, mask: Mask, target: Tensor) -> Prediction:
         """Predicts latents and prototype logits of the masked patches.
 
         Args:
             logmel: normalised crops, (B, F, T).
             mask: which patches are visible and which are masked.
+            target: latents of the masked ones, (B, M, D), of which only the choice between several
+                hypotheses depends.
         """
         visible = self.patches(logmel, mask.visible)  # (B, 1 + V, D)
-        latents = self.predictor(self.encoder(visible), mask)  # (B, M, D)
-        return Prediction(latents, self.head(latents))
+        hypotheses = self.predictor(self.encoder(visible), mask)  # (B, M, r, D)
+        distances = losses.distances(hypotheses, target)
+        latents = losses.best(hypotheses, distances)
+        return Prediction(latents, self.head(latents), distances)
 
 
 def make_encoder(config: ModelConfig) -> Encoder:

@@ -3,13 +3,22 @@
 Shapes: B clips, M masked patches, D width, K prototypes.
 """
 
-from itertools import accumulate
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from matpac.method.config import ModelConfig
-from matpac.method.student import Prediction, Student, make_encoder, make_head
+from matpac.method.student import Student, make_encoder, make_head
+
+
+class Target(NamedTuple):
+    """What the student is to predict of the masked patches."""
+
+    latents: Tensor
+    """After the encoder's final norm, class token dropped, (B, M, D)."""
+    logits: Tensor
+    """(B, M, K)."""
 
 
 class Teacher(nn.Module):
@@ -40,15 +49,13 @@ class Teacher(nn.Module):
         return super().train(False)
 
     @torch.no_grad()
-    def forward(self, tokens: Tensor) -> Prediction:
+    def forward(self, tokens: Tensor) -> Target:
         """Targets for the masked patches.
 
-        Args:
-            tokens: class token and masked patches from the student's embedding, (B, 1 + M, D).
-        Returns: latents (B, M, D) after the final norm, class token dropped, and logits (B, M, K).
+        Args: tokens: class token and masked patches from the student's embedding, (B, 1 + M, D).
         """
-        latents = self.encoder(tokens, tokens.shape[1] - 1)
-        return Prediction(latents, self.head(latents))
+        latents = self.encoder(tokens)[:, 1:]  # (B, M, D)
+        return Target(latents, self.head(latents))
 
     @torch.no_grad()
     def update(
@@ -59,42 +66,15 @@ class Teacher(nn.Module):
         head_decay: float,
         active: Tensor | float = 1.0,
     ) -> None:
-        """new = decay * old + (1 - decay) * student: one kernel for the encoder, one for the head.
+        """new = decay * old + (1 - decay) * student, for every tensor of encoder and head.
 
-        Args:
-            active: 1, or 0 to leave everything as it is; on the device, so that nobody waits.
+        Args: active: 1, or 0 to leave everything as it is; on the device, so that nobody waits.
         """
         for own, other, decay in (
             (self.encoder, student.encoder, encoder_decay),
             (self.head, student.head, head_decay),
         ):
+            old, new = list(own.parameters()), list(other.parameters())
             # old + weight * (new - old): decay and 1 - decay, both rounded, need not add up to 1.
-            weight = torch.as_tensor((1 - decay) * active)
-            side_by_side(own).lerp_(side_by_side(other), weight)
-
-
-ALIGNED = 16
-"""Entries to whose multiples a parameter's place is rounded: 64 bytes of float32, as torch's own
-memory is, which matrix products want."""
-
-
-@torch.no_grad()
-def side_by_side(module: nn.Module) -> Tensor:
-    """A module's parameters as one tensor, (entries,), in whose memory they lie from now on.
-
-    What moves the module takes them out of it again; the next call lays them out anew.
-    """
-    parameters = list(module.parameters())
-    sizes = [-(-parameter.numel() // ALIGNED) * ALIGNED for parameter in parameters]
-    total, places = sum(sizes), accumulate(sizes, initial=0)
-    first = parameters[0].detach()
-    memory = first.untyped_storage()
-    if memory.nbytes() == total * first.element_size() and all(
-        parameter.untyped_storage() is memory and parameter.storage_offset() == place
-        for parameter, place in zip(parameters, places, strict=False)
-    ):
-        return first.as_strided((total,), (1,), 0)
-    whole = first.new_zeros(total)
-    for parameter, part in zip(parameters, whole.split(sizes), strict=True):
-        parameter.data = part[: parameter.numel()].view_as(parameter).copy_(parameter)
-    return whole
+            weight = torch.as_tensor((1 - decay) * active, dtype=old[0].dtype, device=old[0].device)
+            torch._foreach_lerp_(old, new, [weight] * len(old))

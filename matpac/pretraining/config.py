@@ -126,6 +126,14 @@ class ResolvedRun(Section):
     objective: ObjectiveConfig
     pretrain: PretrainConfig
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.model.hypotheses > 1 and self.objective.choice_temp is None:
+            raise ValueError(
+                f"objective.choice_temp: missing, and model.hypotheses is {self.model.hypotheses}"
+            )
+        return self
+
 
 def resolve(params: PretrainParams, run: str, *, seed: int | None = None) -> ResolvedRun:
     """The base sections with the overlay of ``run`` (and ``seed``, if given) applied.

@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 
 from matpac.core import distributed
+from matpac.method.objective import Comparison
 from matpac.method.student import Prediction
+from matpac.method.teacher import Target
 
 NAMES = (
     "predicted_std",
@@ -46,16 +48,9 @@ class Collapse:
         self.covariances: list[Tensor] = []
 
     @torch.no_grad()
-    def add(
-        self, predicted: Prediction, target: Prediction, *, log_student: Tensor, teacher: Tensor
-    ) -> None:
-        """Takes a micro-batch.
-
-        Args:
-            predicted, target: latents (B, M, D) of student and teacher.
-            log_student: log of the student's distributions, (B, M, K).
-            teacher: the teacher's distributions, (B, M, K).
-        """
+    def add(self, predicted: Prediction, target: Target, compared: Comparison) -> None:
+        """Takes what `Trainer.forward` gave of a micro-batch."""
+        log_student, teacher = compared.log_student, compared.teacher
         self.spreads["predicted"].add(predicted.latents.flatten(0, 1))
         self.spreads["target"].add(target.latents.flatten(0, 1))
         chosen = teacher.argmax(dim=-1)

@@ -10,10 +10,13 @@ import torch
 from torch import Tensor
 
 from matpac.core import distributed
-from matpac.method import losses
+from matpac.method.losses import total_loss
+from matpac.method.objective import Comparison
 from matpac.method.schedules import Scheduled
+from matpac.method.student import Prediction
+from matpac.method.teacher import Target
 from matpac.pretraining.batches import Batch, Batches
-from matpac.pretraining.trainer import Outcome, Trainer, split
+from matpac.pretraining.trainer import Trainer, split
 
 SHOWN = 20
 """Clips and tensors named in a message."""
@@ -53,19 +56,16 @@ def look(trainer: Trainer, batch: Batch, at: Scheduled) -> Iterator[tuple[str, i
     for part in split(batch, trainer.run.pretrain.micro_batch_size):
         # Without gradients' exchange: this process's own part is looked at.
         with distributed.no_sync(trainer.replica):
-            outcome = trainer.forward(part, at)
+            forward = trainer.forward(part, at)
         sound = torch.ones(len(part.logmel), dtype=torch.bool)
-        for name, tensor in _parts(part, outcome).items():
+        for name, tensor in _parts(part, *forward).items():
             good = tensor.detach().flatten(1).isfinite().all(dim=1).cpu()
             yield from ((name, first + row) for row in (sound & ~good).nonzero()[:, 0].tolist())
             sound &= good
         finite &= bool(sound.all())
         if finite:
-            total = losses.total_loss(
-                outcome.prediction.mean(),
-                outcome.classification.mean(),
-                trainer.run.objective.alpha,
-            )
+            found, alpha = forward[2], trainer.run.objective.alpha
+            total = total_loss(found.prediction.mean(), found.classification.mean(), alpha)
             with distributed.no_sync(trainer.replica):
                 total.backward()
         first += len(part.logmel)
@@ -76,14 +76,16 @@ def look(trainer: Trainer, batch: Batch, at: Scheduled) -> Iterator[tuple[str, i
     trainer.optimizer.zero_grad(set_to_none=True)
 
 
-def _parts(batch: Batch, outcome: Outcome) -> dict[str, Tensor]:
+def _parts(
+    batch: Batch, predicted: Prediction, target: Target, compared: Comparison
+) -> dict[str, Tensor]:
     """Tensors with a row per clip, in the order in which one depends on another."""
     return {
         "log-mel": batch.logmel,
-        "teacher's latents": outcome.target.latents,
-        "teacher's logits": outcome.target.logits,
-        "student's latents": outcome.predicted.latents,
-        "student's logits": outcome.predicted.logits,
-        "prediction loss": outcome.prediction,
-        "classification loss": outcome.classification,
+        "teacher's latents": target.latents,
+        "teacher's logits": target.logits,
+        "student's latents": predicted.latents,
+        "student's logits": predicted.logits,
+        "prediction loss": compared.prediction,
+        "classification loss": compared.classification,
     }

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from matpac.method.schedules import Scheduled, learning_rate, linear
+from matpac.method.schedules import Scheduled, choice_temperature, learning_rate, linear
 from matpac.pretraining.config import ResolvedRun
 
 
@@ -30,4 +30,15 @@ class Plan:
             encoder_ema_decay=linear(step, *pretrain.encoder_ema_decay, self.total_steps),
             head_ema_decay=linear(step, *pretrain.head_ema_decay, self.total_steps),
             teacher_temp=sharpened if objective.sharpening else objective.student_temp,
+            choice_temp=self._choice_temp(step),
         )
+
+    def _choice_temp(self, step: int) -> float:
+        objective = self.run.objective
+        if objective.choice_temp is None:
+            return 0.0
+        start, end = objective.choice_temp
+        decay = objective.choice_temp_decay
+        if decay is None:
+            decay = (end / start) ** (1 / (objective.choice_temp_fraction * self.total_steps))
+        return choice_temperature(step, start=start, end=end, decay=decay)

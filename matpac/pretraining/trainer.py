@@ -18,13 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from matpac.core import distributed
-from matpac.method import losses
-from matpac.method.heads import Center, student_log_distribution, teacher_distribution
+from matpac.method.heads import Center
+from matpac.method.losses import total_loss
 from matpac.method.masking import random_mask
+from matpac.method.objective import Comparison, compare, target_latents
 from matpac.method.patches import normalise
 from matpac.method.schedules import Scheduled
 from matpac.method.student import Prediction, Student
-from matpac.method.teacher import Teacher
+from matpac.method.teacher import Target, Teacher
 from matpac.pretraining.batches import Batch
 from matpac.pretraining.config import ResolvedRun
 from matpac.pretraining.diagnostics import Collapse
@@ -40,21 +41,6 @@ class Measured(NamedTuple):
     """`LOSSES`, (4,)."""
     collapse: Collapse | None
     """The diagnostics, at the steps that measure them."""
-
-
-class Outcome(NamedTuple):
-    """Forward pass of one micro-batch."""
-
-    predicted: Prediction
-    target: Prediction
-    log_student: Tensor
-    """Log of the student's distributions, (B, M, K)."""
-    teacher: Tensor
-    """The teacher's distributions, (B, M, K)."""
-    prediction: Tensor
-    """Losses per patch, (B, M)."""
-    classification: Tensor
-    """Losses per patch, (B, M)."""
 
 
 class Trainer:
@@ -93,14 +79,14 @@ class Trainer:
         self.skipped = torch.zeros((), dtype=torch.int64, device=self.device)
         clip = torch.zeros(1, num_mels, run.model.crop_frames, device=self.device)
         noise = torch.zeros(1, self.student.patches.num_patches, device=self.device)
-        self.replica = distributed.replicate(
-            self.student, clip, random_mask(noise, run.model.mask_ratio)
-        )
-        self.judge = judge
+        mask = random_mask(noise, run.model.mask_ratio)
+        target = torch.zeros(*mask.masked.shape, run.model.encoder_width, device=self.device)
+        self.replica = distributed.replicate(self.student, clip, mask, target)
+        self.compare = compare
         if pretrain.compile:  # after the pass in there, which would be compiled for one clip
             self.student.compile()
             self.teacher.compile()
-            self.judge = torch.compile(judge)
+            self.compare = torch.compile(compare)
 
     def step(self, batch: Batch, step: int, at: Scheduled, *, measure: bool) -> Measured:
         """One update (MATPAC Sec. III).
@@ -120,43 +106,47 @@ class Trainer:
             share = len(part.logmel) / len(batch.logmel)
             gathering = part is not parts[-1]  # processes exchange gradients once per update
             with distributed.no_sync(self.replica) if gathering else nullcontext():
-                outcome = self.forward(part, at)
-                prediction, classification = (
-                    outcome.prediction.mean(),
-                    outcome.classification.mean(),
-                )
-                total = losses.total_loss(prediction, classification, alpha)
+                predicted, target, found = self.forward(part, at)
+                prediction, classification = found.prediction.mean(), found.classification.mean()
+                total = total_loss(prediction, classification, alpha)
                 self.scaler.scale(total * share).backward()
             values += share * torch.stack([prediction, classification, total]).detach()
-            center += share * self.center.batch_mean(outcome.target.logits, outcome.teacher)
+            center += share * self.center.batch_mean(target.logits, found.teacher)
             if collapse is not None:
-                collapse.add(*outcome[:2], log_student=outcome.log_student, teacher=outcome.teacher)
+                collapse.add(predicted, target, found)
         values = distributed.all_mean(values)
         if collapse is not None:
             collapse.gather(self.center.value)
         norm = self.update(step, at, values[2], distributed.all_mean(center))
         return Measured(torch.cat([values, norm[None]]), collapse)
 
-    def forward(self, batch: Batch, at: Scheduled) -> Outcome:
-        """Targets, predictions and losses of a micro-batch; changes nothing."""
-        objective = self.run.objective
+    def forward(self, batch: Batch, at: Scheduled) -> tuple[Prediction, Target, Comparison]:
+        """Targets, predictions and how far they are apart, of a micro-batch; changes nothing."""
+        objective, precision = self.run.objective, self.run.pretrain.precision
         logmel = batch.logmel.to(self.device, non_blocking=True).float()
         noise = batch.noise.to(self.device, non_blocking=True)
         logmel = normalise(logmel, self.mean, self.std)
         mask = random_mask(noise, self.run.model.mask_ratio)
-        precision = self.run.pretrain.precision
         with torch.autocast(
             self.device.type, getattr(torch, precision), enabled=precision != "float32"
         ):
             with torch.no_grad():
                 target = self.teacher(self.student.patches(logmel, mask.masked))
-            predicted = self.replica(logmel, mask)
-        # A tensor: for each new number the compiled code would be compiled again.
-        temperature = torch.full((), at.teacher_temp, device=self.device)
-        judged = self.judge(
-            *predicted, *target, self.center.value, temperature, objective.student_temp
+            predicted = self.replica(logmel, mask, target_latents(target.latents, objective))
+        compared = self.compare(
+            predicted.logits,
+            predicted.distances,
+            target.logits,
+            self.center.value,
+            student_temp=objective.student_temp,
+            teacher_temp=self._temperature(at.teacher_temp),
+            choice_temp=self._temperature(at.choice_temp) if at.choice_temp else 0.0,
         )
-        return Outcome(predicted, target, *judged)
+        return predicted, target, compared
+
+    def _temperature(self, value: float) -> Tensor:
+        """A tensor: for each new number compiled code would be compiled again."""
+        return torch.full((), value, device=self.device)
 
     def update(self, step: int, at: Scheduled, total: Tensor, center: Tensor) -> Tensor:
         """Optimiser, then teacher and centre, unless loss or gradient is not finite.
@@ -213,26 +203,6 @@ class Trainer:
         for name in ("student", "teacher", "center", "optimizer", "scaler"):
             getattr(self, name).load_state_dict(state[name])
         self.skipped.copy_(state["skipped"])
-
-
-def judge(
-    latents: Tensor,
-    logits: Tensor,
-    target_latents: Tensor,
-    target_logits: Tensor,
-    center: Tensor,
-    teacher_temp: Tensor,
-    student_temp: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The distributions and losses of a micro-batch, in the order of `Outcome`."""
-    teacher = teacher_distribution(target_logits, center, teacher_temp)
-    log_student = student_log_distribution(logits, student_temp)
-    return (
-        log_student,
-        teacher,
-        losses.prediction_losses(latents, target_latents),
-        losses.classification_losses(log_student, teacher),
-    )
 
 
 def split(batch: Batch, size: int | None) -> list[Batch]:

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from matpac.method.losses import classification_losses, prediction_losses, total_loss
+from matpac.method.losses import (
+    best,
+    classification_losses,
+    distances,
+    prediction_losses,
+    total_loss,
+)
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -18,9 +24,9 @@ def random(*shape: int, seed: int = 0) -> torch.Tensor:
     [([3.0, 4.0], 0), ([0.3, 0.4], 0), ([-4.0, 3.0], 2), ([-30.0, -40.0], 4), ([1.0, 0.0], 0.8)],
 )
 def test_prediction_loss_is_two_minus_two_cosines(target: list[float], loss: float) -> None:
-    predicted = torch.tensor([[[3.0, 4.0]]])
-    ours = prediction_losses(predicted, torch.tensor([[target]]))
-    assert ours.shape == (1, 1)
+    predicted = torch.tensor([[[[3.0, 4.0]]]])
+    ours = distances(predicted, torch.tensor([[target]]))
+    assert ours.shape == (1, 1, 1) and prediction_losses(ours, 0.0).item() == ours.item()
     assert ours.item() == pytest.approx(loss, abs=5e-7)  # two float32 roundings of 2
 
 
@@ -30,7 +36,44 @@ def test_prediction_loss_is_the_squared_distance_of_directions() -> None:
     p /= np.linalg.norm(p, axis=-1, keepdims=True)
     t /= np.linalg.norm(t, axis=-1, keepdims=True)
     expected = ((p - t) ** 2).sum(axis=-1)
-    np.testing.assert_allclose(prediction_losses(predicted, target), expected, rtol=0, atol=1e-6)
+    ours = distances(predicted[:, :, None], target)[:, :, 0]
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-6)
+
+
+def test_each_hypothesis_has_its_own_distance() -> None:
+    hypotheses, target = random(2, 3, 4, 7), random(2, 3, 7, seed=1)
+    ours = distances(hypotheses, target)
+    assert ours.shape == (2, 3, 4)
+    for number in range(4):
+        alone = distances(hypotheses[:, :, number : number + 1], target)
+        assert torch.equal(ours[:, :, number : number + 1], alone)
+
+
+def test_soft_choice_by_hand() -> None:
+    """Weights softmax(-distance / T); T ln 2 apart, one counts twice as much as the other."""
+    apart = torch.tensor([[[1.0, 1.0 + 0.1 * math.log(2)]]], requires_grad=True)
+    loss = prediction_losses(apart, torch.tensor(0.1))
+    assert loss.item() == pytest.approx(1 + 0.1 * math.log(2) / 3, rel=1e-6)
+    loss.sum().backward()
+    # Constant weights: their own gradient would change these by a tenth.
+    np.testing.assert_allclose(apart.grad[0, 0], [2 / 3, 1 / 3], rtol=1e-5)
+
+
+def test_the_winner_takes_all_at_temperature_zero() -> None:
+    three = torch.tensor([[[3.0, 1.0, 2.0], [0.5, 4.0, 1.0]]], requires_grad=True)
+    loss = prediction_losses(three, 0.0)
+    assert loss.tolist() == [[1.0, 0.5]]
+    loss.sum().backward()
+    assert three.grad.tolist() == [[[0, 1, 0], [1, 0, 0]]]
+    # A small temperature comes to the same.
+    np.testing.assert_allclose(prediction_losses(three, 1e-3).detach(), loss.detach(), atol=1e-6)
+
+
+def test_the_best_hypothesis_is_the_nearest() -> None:
+    hypotheses = random(1, 2, 3, 5)
+    chosen = best(hypotheses, torch.tensor([[[3.0, 1.0, 2.0], [0.5, 4.0, 1.0]]]))
+    assert torch.equal(chosen, torch.stack([hypotheses[:, 0, 1], hypotheses[:, 1, 0]], dim=1))
+    assert torch.equal(best(hypotheses[:, :, :1], torch.zeros(1, 2, 1)), hypotheses[:, :, 0])
 
 
 def test_classification_loss_by_hand() -> None:
@@ -49,7 +92,12 @@ def test_classification_loss_is_at_least_the_targets_entropy() -> None:
     np.testing.assert_allclose(classification_losses(target.log(), target), entropy, rtol=1e-5)
 
 
-@pytest.mark.parametrize("loss", [prediction_losses, classification_losses])
+def distance(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Of one hypothesis."""
+    return distances(predicted[:, :, None], target)
+
+
+@pytest.mark.parametrize("loss", [distance, classification_losses])
 def test_only_the_prediction_is_taught(loss) -> None:
     predicted = random(1, 2, 4).requires_grad_()
     loss(predicted, random(1, 2, 4, seed=1).softmax(dim=-1)).sum().backward()
@@ -59,7 +107,7 @@ def test_only_the_prediction_is_taught(loss) -> None:
 
 
 @pytest.mark.parametrize(
-    ("loss", "what"), [(prediction_losses, "latents"), (classification_losses, "distributions")]
+    ("loss", "what"), [(distance, "latents"), (classification_losses, "distributions")]
 )
 def test_shapes_must_agree(loss, what: str) -> None:
     with pytest.raises(ValueError, match=rf"{what}: predicted \(1, 2, 4\) and target \(1, 1, 4\)"):

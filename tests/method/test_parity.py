@@ -28,8 +28,9 @@ from matpac.encoders.frozen import AudioEncoder, frames
 from matpac.encoders.released import load_released, our_name
 from matpac.method import losses, schedules
 from matpac.method.config import ModelConfig
-from matpac.method.heads import Center, student_log_distribution, teacher_distribution
+from matpac.method.heads import Center
 from matpac.method.masking import Mask, num_visible, random_mask
+from matpac.method.objective import compare
 from matpac.method.patches import sincos_positions
 from matpac.method.student import Student
 from matpac.method.teacher import Teacher
@@ -51,7 +52,8 @@ KNOWN = (
     "embed_dim depth num_heads mlp_ratio n_freq n_t patch_size seed sr lms_mean lms_std qkv_bias "
     "ln_eps lengths_s pred_dim pred_depth pred_heads K head_hidden bottleneck alpha mask_ratio "
     "use_mcl batch batch2 ema_decay ema_end_decay ema_anneal_end_step head_ema_decay "
-    "head_ema_end_decay warmup_n_steps"
+    "head_ema_end_decay warmup_n_steps n_head mcl_temperature_start mcl_temperature_end "
+    "mcl_decay_rate"
 )
 """Keys of ``config_json`` in the scheme that these tests know."""
 
@@ -68,8 +70,6 @@ def read(name: str) -> tuple[dict[str, np.ndarray], dict]:
     with np.load(FOLDER / name) as archive:
         arrays = dict(archive)
     config = json.loads(str(arrays["config_json"]))
-    if config.get("use_mcl"):
-        pytest.skip(f"{name}: use_mcl is true, the multiple-choice scheme is not part of MATPAC")
     if unknown := sorted(set(config) - set(KNOWN.split())):
         pytest.skip(f"{name}: keys of an unknown scheme: {', '.join(unknown)}")
     return arrays, config
@@ -88,6 +88,7 @@ def model_config(config: dict) -> ModelConfig:
         predictor_depth=config.get("pred_depth", 1),
         predictor_heads=config.get("pred_heads", 4),
         mlp_ratio=config["mlp_ratio"],
+        hypotheses=config["n_head"] if config.get("use_mcl") else 1,
         head_hidden=config.get("head_hidden", 8),
         head_bottleneck=config.get("bottleneck", 8),
         num_prototypes=config.get("K", 8),
@@ -227,21 +228,51 @@ class Recorded:
     def scalars(self, name: str) -> dict:
         return json.loads(str(self.arrays[f"{name}/scalars_json"]))
 
+    def choice_temp(self, update: int) -> float:
+        """Of the choice between hypotheses, from the recording's own schedule."""
+        if not self.config.get("use_mcl"):
+            return 0.0
+        return schedules.choice_temperature(
+            update,
+            start=self.config["mcl_temperature_start"],
+            end=self.config["mcl_temperature_end"],
+            decay=self.config["mcl_decay_rate"],
+        )
+
+    def gradients(self) -> dict[str, Tensor | None]:
+        """By our names, but of hypotheses by the recording's, which has a layer for each."""
+        found = {name: p.grad for name, p in self.student.named_parameters()}
+        if self.config.get("use_mcl"):
+            for kind in ("weight", "bias"):
+                parts = found.pop(f"predictor.project.{kind}").chunk(self.config["n_head"])
+                found |= {f"mcl_heads.mcl_heads.{h}.{kind}": each for h, each in enumerate(parts)}
+        return found
+
     def step(self, name: str) -> dict:
         scalars = self.scalars(name)
         logmel = self.tensor(f"{name}/input")
         mask = random_mask(self.tensor(f"{name}/noise"), self.config["mask_ratio"])
         self.student.zero_grad(set_to_none=True)
-        predicted = self.student(logmel, mask)
         with torch.no_grad():
             target = self.teacher(self.student.patches(logmel, mask.masked))
+        hypotheses: list[Tensor] = []
+        hook = self.student.predictor.register_forward_hook(
+            lambda _, inputs, output: hypotheses.append(output.detach())
+        )
+        predicted = self.student(logmel, mask, target.latents)
+        hook.remove()
         center_used = self.center.value.clone()
-        probabilities = teacher_distribution(target.logits, center_used, scalars["teacher_temp"])
-        prediction = losses.prediction_losses(predicted.latents, target.latents)
-        log_predicted = student_log_distribution(predicted.logits, scalars["student_temp"])
-        classification = losses.classification_losses(log_predicted, probabilities)
+        compared = compare(
+            predicted.logits,
+            predicted.distances,
+            target.logits,
+            center_used,
+            student_temp=scalars["student_temp"],
+            teacher_temp=scalars["teacher_temp"],
+            choice_temp=self.choice_temp(scalars["num_updates"]),
+        )
         total = losses.total_loss(
-            prediction.mean(), classification.mean(), float(self.config["alpha"])
+            compared.prediction.mean(), compared.classification.mean(), float(self.config["alpha"])
         )
         total.backward()
         before = {n: p.clone() for n, p in self.teacher.named_parameters()}
@@ -251,19 +282,20 @@ class Recorded:
                 encoder_decay=scalars["enc_ema_decay"],
                 head_decay=scalars["head_ema_decay"],
             )
-        pending = self.center.batch_mean(target.logits, probabilities)
+        pending = self.center.batch_mean(target.logits, compared.teacher)
         self.center.update(pending)
         return {
             "mask": mask,
-            "z_hat_m": predicted.latents.detach(),
+            "z_hat_m": hypotheses[0] if self.config.get("use_mcl") else hypotheses[0].squeeze(2),
+            "best_head": predicted.distances.argmin(dim=2),
             "z_m": target.latents,
-            "loss_pred_tokens": prediction.detach().flatten(),
-            "loss_cls_tokens": classification.detach().flatten(),
+            "loss_pred_tokens": compared.prediction.detach().flatten(),
+            "loss_cls_tokens": compared.classification.detach().flatten(),
             "teacher_logits_mean": target.logits.mean(dim=(0, 1)),
             "center_used": center_used,
             "center_pending": pending,
             "total": total.item(),
-            "gradients": {n: p.grad for n, p in self.student.named_parameters()},
+            "gradients": self.gradients(),
             "before": before,
             "after": {n: p.clone() for n, p in self.teacher.named_parameters()},
         }
@@ -294,6 +326,8 @@ def test_latents_and_losses_per_patch(recorded: Recorded, step) -> None:
     name, ours = step
     for key in ("z_hat_m", "z_m"):
         close(ours[key], recorded.arrays[f"{name}/{key}"], LATENT)
+    if "best_head" in recorded.arrays:
+        np.testing.assert_array_equal(ours["best_head"], recorded.arrays[f"{name}/best_head"])
     for key in ("loss_pred_tokens", "loss_cls_tokens"):
         # Single patches, of losses up to 9, where a float32 is 1e-6 apart from the next.
         close(ours[key], recorded.arrays[f"{name}/{key}"], LOSS_OF_A_PATCH)
@@ -323,6 +357,8 @@ def test_gradient_norms(recorded: Recorded, step) -> None:
     expected = recorded.arrays[f"{name}/gradnorm_values"]
     np.testing.assert_allclose(norms, expected, rtol=GRADIENT_RELATIVE, atol=1e-9)
     without = {our_name(str(n)) for n in recorded.arrays[f"{name}/params_without_grad"]}
+    if recorded.config.get("use_mcl"):  # theirs keeps a last layer that hypotheses replace
+        without -= {"predictor.project.weight", "predictor.project.bias"}
     assert without == {n for n, gradient in gradients.items() if gradient is None}
     assert {our_name(n) for n in names} | without == set(gradients)
 
@@ -387,5 +423,9 @@ def test_schedules_give_the_recorded_scalars(recorded: Recorded, step) -> None:
     if update >= end:
         head = config["ema_end_decay"]  # a slip of the released code: the encoder's end value
     assert head == pytest.approx(scalars["head_ema_decay"], rel=1e-12)
+    if config.get("use_mcl"):
+        theirs = scalars["mcl_temperature"]
+        soft = theirs > config["mcl_temperature_end"]
+        assert recorded.choice_temp(update) == pytest.approx(theirs if soft else 0, rel=1e-9)
     assert scalars["student_temp"] == STUDENT_TEMP
     assert scalars["center_momentum"] == CENTER_MOMENTUM

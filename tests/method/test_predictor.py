@@ -13,11 +13,10 @@ MASK = Mask(
 CLOSE = {"rtol": 0, "atol": 2e-6}  # float32 sums in another order
 
 
-def make_predictor(*, learned: bool = False) -> Predictor:
+def make_predictor(*, learned: bool = False, hypotheses: int = 1) -> Predictor:
     torch.manual_seed(0)
-    return Predictor(
-        2, 3, encoder_width=8, width=12, depth=2, num_heads=2, learned_positions=learned
-    )
+    sizes = {"encoder_width": 8, "width": 12, "depth": 2, "num_heads": 2}
+    return Predictor(2, 3, **sizes, hypotheses=hypotheses, learned_positions=learned)
 
 
 @pytest.fixture
@@ -55,7 +54,7 @@ def test_without_its_blocks_it_projects_mask_token_plus_position(latents: torch.
     for block in predictor.encoder.blocks:
         for layer in (block.attn.proj, block.mlp.fc2):
             torch.nn.init.zeros_(layer.weight)
-    ours = predictor(latents, MASK).detach().numpy()
+    ours = predictor(latents, MASK)[:, :, 0].detach().numpy()
     token = predictor.mask_token.detach().numpy()[0, 0]
     table = predictor.positions.numpy()
     weight, bias = (p.detach().numpy() for p in (predictor.project.weight, predictor.project.bias))
@@ -84,3 +83,17 @@ def test_only_learned_positions_are_trained(latents: torch.Tensor, learned: bool
     assert (predictor.positions.grad is not None) == learned
     if learned:
         assert (predictor.positions.grad.abs().sum(dim=1) > 0).all()
+
+
+def test_hypotheses_are_layers_of_their_own_on_the_same_output(latents: torch.Tensor) -> None:
+    predictor = make_predictor(hypotheses=3)
+    weights, biases = (each.chunk(3) for each in (predictor.project.weight, predictor.project.bias))
+    # Each drawn from Xavier's range for (12, 8), not for (12, 24).
+    assert all(0.5 < weight.abs().max() <= (6 / 20) ** 0.5 for weight in weights)
+    predictions = predictor(latents, MASK)
+    assert predictions.shape == (2, 3, 3, 8)
+    predictor.hypotheses = 1
+    for number, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        predictor.project.weight.data, predictor.project.bias.data = weight.data, bias.data
+        alone = predictor(latents, MASK)[:, :, 0]
+        torch.testing.assert_close(alone, predictions[:, :, number], **CLOSE)

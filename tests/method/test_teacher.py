@@ -3,11 +3,9 @@
 import pytest
 import tiny
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from matpac.method.student import Student
-from matpac.method.teacher import Teacher, side_by_side
+from matpac.method.teacher import Teacher
 
 
 def pair(*, copy_student: bool = False) -> tuple[Student, Teacher]:
@@ -81,10 +79,8 @@ def test_targets_are_latents_without_class_token_and_their_logits() -> None:
     tokens = student.patches(torch.randn(2, 16, tiny.CROP), torch.tensor([[0, 5, 3], [7, 1, 2]]))
     assert tokens.requires_grad
     target = teacher(tokens)
-    latents = teacher.encoder(tokens)[:, 1:]
     assert target.latents.shape == (2, 3, 16)
-    # The last block leaves the class token out, so its sums may be rounded otherwise.
-    torch.testing.assert_close(target.latents, latents, rtol=1e-5, atol=1e-6)
+    assert torch.equal(target.latents, teacher.encoder(tokens)[:, 1:])
     assert torch.equal(target.logits, teacher.head(target.latents))
     assert not target.latents.requires_grad and not target.logits.requires_grad
 
@@ -110,41 +106,3 @@ def test_update_leaves_the_student_alone() -> None:
     teacher.update(student, encoder_decay=0.3, head_decay=0.6)
     assert all(torch.equal(tensor, before[n]) for n, tensor in student.state_dict().items())
     assert all(p.grad is None for p in student.parameters())
-
-
-def test_an_update_is_two_kernels_whatever_the_number_of_tensors() -> None:
-    student, teacher = pair()
-    written = []
-
-    class Kernels(TorchDispatchMode):
-        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-            tensors = [each for each in tree_leaves(args) if isinstance(each, torch.Tensor)]
-            if function._schema.is_mutable and any(each.numel() > 1 for each in tensors):
-                written.append(function._overloadpacket)
-            return function(*args, **(kwargs or {}))
-
-    teacher.update(student, encoder_decay=0.5, head_decay=0.5)  # lays them out
-    with Kernels():
-        teacher.update(student, encoder_decay=0.5, head_decay=0.5)
-    assert len(list(teacher.parameters())) > 20 and written == [torch.ops.aten.lerp_] * 2
-
-
-def test_side_by_side() -> None:
-    """Same values, shapes and tensors to the optimiser; what changes either changes both."""
-    module = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.LayerNorm(5))
-    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    parameters = list(module.parameters())
-    for _ in range(2):  # also after what moves them apart
-        whole = side_by_side(module)
-        assert whole.shape == (4 * 16,) and not whole.requires_grad
-        assert list(map(id, module.parameters())) == list(map(id, parameters))
-        assert all(torch.equal(tensor, before[n]) for n, tensor in module.state_dict().items())
-        assert all(parameter.data_ptr() % 64 == whole.data_ptr() % 64 for parameter in parameters)
-        assert side_by_side(module).data_ptr() == whole.data_ptr()
-        module[1].to(torch.float64).to(torch.float32)
-    side_by_side(module).zero_()
-    assert not any(parameter.any() for parameter in parameters)
-    torch.optim.AdamW(module.parameters(), fused=True, weight_decay=0.5).step()
-    module(torch.ones(2, 3)).sum().backward()
-    torch.optim.AdamW(module.parameters(), fused=True).step()
-    assert side_by_side(module).count_nonzero() == sum(p.count_nonzero() for p in parameters) > 0

@@ -12,7 +12,7 @@ import torch
 from matpac.core import files
 from matpac.encoders.frozen import load_encoder
 from matpac.method.heads import student_log_distribution, teacher_distribution
-from matpac.method.losses import classification_losses, prediction_losses
+from matpac.method.losses import classification_losses, distances
 from matpac.method.masking import random_mask
 from matpac.method.schedules import Scheduled
 from matpac.pretraining import logs, pretrain
@@ -68,11 +68,62 @@ def read_log(path: Path) -> list[dict[str, float]]:
 def test_plan_turns_epochs_into_updates() -> None:
     run = tiny.run(pretrain={"epochs": 10.0, "warmup_epochs": 2.0, "learning_rate": 1e-3})
     plan = Plan(run, steps_per_epoch=2.5, total_steps=25)  # warm-up 5 steps, ramp 2.5 steps
-    assert plan.at(0) == pytest.approx((0, 0.97, 0.97, 0.04))
-    assert plan.at(1) == pytest.approx((2e-4, 0.97 + 0.028 / 25, 0.97 + 0.03 / 25, 0.052))
-    assert plan.at(5) == pytest.approx((1e-3, 0.9756, 0.976, 0.07))
-    assert plan.at(15) == pytest.approx((5e-4, 0.9868, 0.988, 0.07))
-    assert plan.at(25) == pytest.approx((0, 0.998, 1.0, 0.07))
+    assert plan.at(0) == pytest.approx((0, 0.97, 0.97, 0.04, 0))
+    assert plan.at(1) == pytest.approx((2e-4, 0.97 + 0.028 / 25, 0.97 + 0.03 / 25, 0.052, 0))
+    assert plan.at(5) == pytest.approx((1e-3, 0.9756, 0.976, 0.07, 0))
+    assert plan.at(15) == pytest.approx((5e-4, 0.9868, 0.988, 0.07, 0))
+    assert plan.at(25) == pytest.approx((0, 0.998, 1.0, 0.07, 0))
+
+
+def test_the_choice_between_hypotheses_anneals() -> None:
+    """Per update as released, or over a fraction of training however long it is."""
+    released = {"choice_temp": [0.1, 1e-4], "choice_temp_decay": 0.99997}
+    plan = Plan(tiny.run(objective=released), steps_per_epoch=1000, total_steps=294_816)
+    assert [plan.at(step).choice_temp for step in (0, 1000)] == [0.1, 0.1 * 0.99997**1000]
+    assert plan.at(230_255).choice_temp > 1e-4 and plan.at(230_256).choice_temp == 0
+    short = {"choice_temp": [0.1, 1e-4], "choice_temp_fraction": 0.8}
+    plan = Plan(tiny.run(objective=short), steps_per_epoch=100, total_steps=1000)
+    assert plan.at(400).choice_temp == pytest.approx(0.1 * 0.001**0.5)
+    assert plan.at(799).choice_temp > 1e-4 and plan.at(801).choice_temp == 0
+
+
+@pytest.mark.parametrize(
+    ("model", "objective", "message"),
+    [
+        ({"hypotheses": 3}, {}, "objective.choice_temp: missing, and model.hypotheses is 3"),
+        ({}, {"choice_temp": [0.1, 1e-4]}, "goes with one of choice_temp_decay"),
+        ({}, {"choice_temp_decay": 0.9}, "goes with one of choice_temp_decay"),
+        ({}, {"choice_temp": [0.1, 0.2], "choice_temp_decay": 0.9}, "allowed: a falling pair"),
+    ],
+)
+def test_how_hypotheses_are_chosen_is_complete(model, objective, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        tiny.run(model=model, objective=objective)
+
+
+def test_several_hypotheses_learn_and_resume(tmp_path) -> None:
+    objective = {"choice_temp": [0.1, 1e-4], "choice_temp_fraction": 0.5}
+    trainer = make_trainer(model={"hypotheses": 3}, objective=objective)
+    soft, hard = AT._replace(choice_temp=0.05), AT
+    for step, at in ((1, soft), (2, hard)):
+        measured = trainer.step(make_batch(), step, at, measure=False)
+        assert measured.losses.isfinite().all()
+    assert trainer.forward(make_batch(), hard)[0].distances.shape == (4, 5, 3)
+
+
+def test_standardised_targets_are_m2ds() -> None:
+    """Each target patch to zero mean and unit variance; the head sees the latents as they are."""
+    plain, standardised = make_trainer(), make_trainer(objective={"target": "standardised"})
+    given = make_batch()
+    _, target, _ = plain.forward(given, AT)
+    predicted, same, compared = standardised.forward(given, AT)
+    assert torch.equal(target.latents, same.latents) and torch.equal(target.logits, same.logits)
+    t = target.latents.double()
+    t = (t - t.mean(dim=-1, keepdim=True)) / (
+        t.var(dim=-1, unbiased=False, keepdim=True) + 1e-5
+    ).sqrt()
+    cosine = torch.nn.functional.cosine_similarity(predicted.latents.double(), t, dim=-1)
+    torch.testing.assert_close(compared.prediction.double(), 2 - 2 * cosine, rtol=0, atol=1e-5)
 
 
 def test_learning_rate_scales_with_the_batch_only_if_asked() -> None:
@@ -99,11 +150,11 @@ def test_a_step_by_its_parts() -> None:
     mask = random_mask(batch.noise, 0.6)
     logmel = (batch.logmel.float() + 8) / 4
     with torch.no_grad():
-        predicted = trainer.student(logmel, mask)
         target = trainer.teacher(trainer.student.patches(logmel, mask.masked))
+        predicted = trainer.student(logmel, mask, target.latents)
         teacher = teacher_distribution(target.logits, before["center.value"], 0.05)
         student = student_log_distribution(predicted.logits, 0.1)
-        prediction = prediction_losses(predicted.latents, target.latents).mean().item()
+        prediction = distances(predicted.latents[:, :, None], target.latents).mean().item()
         classification = classification_losses(student, teacher).mean().item()
     measured = trainer.step(batch, 3, AT, measure=True)
     expected = [prediction, classification, (prediction + classification) / 2]
