@@ -58,7 +58,7 @@ def presets() -> pd.DataFrame:
     """The General-MIDI presets of the NSynth-like families, by part. One row per family."""
     from pretty_midi import program_to_instrument_name
 
-    parts = ("train", "valid", "test")
+    parts = ("train", "valid and test")
     return pd.DataFrame(
         {
             family: {
