@@ -8,7 +8,7 @@ Shapes: B clips of this process, F mel bins, T frames of a crop, N patches.
 """
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -195,18 +195,27 @@ class Batches(Dataset):
         return torch.from_numpy(np.stack(rows))  # (B, N)
 
 
-def loader(batches: Batches, *, first: int, last: int, workers: int) -> Iterator[Batch]:
-    """Batches of updates ``first`` to ``last`` - 1, in order, read ahead by worker processes."""
-    return iter(
-        DataLoader(
-            batches,
-            batch_size=None,
-            sampler=range(first, last),
-            num_workers=workers,
-            pin_memory=torch.cuda.is_available(),
-            worker_init_fn=_leave_signals_to_the_trainer,
-        )
+def loader(
+    batches: Batches, *, first: int, last: int, workers: int
+) -> Generator[Batch, None, None]:
+    """Batches of updates ``first`` to ``last`` - 1, in order, read ahead by worker processes.
+
+    ``close`` ends the processes. Whoever does not call it after an error may wait for ever when
+    Python ends: a traceback keeps them, and they heed no signal.
+    """
+    data = DataLoader(
+        batches,
+        batch_size=None,
+        sampler=range(first, last),
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_leave_signals_to_the_trainer,
     )
+    return _closing(iter(data))
+
+
+def _closing(data: Iterator[Batch]) -> Generator[Batch, None, None]:
+    yield from data  # this frame alone holds the iterator; with it go its processes
 
 
 def _leave_signals_to_the_trainer(_: int) -> None:

@@ -6,7 +6,8 @@ the method. Ctrl-C and SIGTERM stop it at a step boundary with its state saved.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,7 @@ def train(job: Job) -> dict[str, Any]:
     first, data = resume(job, batches, trainer, checkpoints, logs)
     writer = LogWriter(logs if main else None, plan.steps_per_epoch)
     with (
+        closing(data),
         checkpoints,
         interruption() as interrupted,
         Progress(
@@ -80,7 +82,7 @@ def train(job: Job) -> dict[str, Any]:
 
 def resume(
     job: Job, batches: Batches, trainer: Trainer, checkpoints: Checkpoints, logs: Logs
-) -> tuple[int, Iterator[Batch]]:
+) -> tuple[int, Generator[Batch, None, None]]:
     """Loads the newest state, or the chosen one, if there is one, and says so.
 
     Returns: the step to go on with, and the batches from there.
@@ -102,11 +104,12 @@ def resume(
                 "parameters, data or code are left alone (make clean-checkpoints removes them)"
             )
     total_steps = batches.steps(job.run.pretrain.epochs)
-    data = loader(batches, first=first, last=total_steps, workers=job.run.pretrain.workers)
     if state:
         if state["order"] != (order := place(batches, first)):
             raise ValueError(f"order of clips: got {state['order']}, allowed: {order}")
         trainer.load_state(state)
+    data = loader(batches, first=first, last=total_steps, workers=job.run.pretrain.workers)
+    if state:
         # After the loader, which draws from torch's generator when it is made. Training does not.
         states.set_random_state(state["random"][distributed.rank() % len(state["random"])])
     return first, data

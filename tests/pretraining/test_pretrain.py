@@ -2,6 +2,9 @@
 
 import csv
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -410,6 +413,35 @@ def test_loader_processes_change_nothing(uninterrupted: Job, bulk: Path, tmp_pat
     tiny.assert_equal_results(job, uninterrupted)
     kept = sorted(path.name for path in job.checkpoints.glob("state-*.pt"))
     assert kept == ["state-000000023.pt", "state-000000024.pt"]
+
+
+FAILING = """
+from pathlib import Path
+import tiny
+from matpac.pretraining.pretrain import train
+from matpac.pretraining.trainer import Trainer
+
+def fails(*args, **named):
+    raise OSError("no space left")
+
+Trainer.step = fails
+train(tiny.make_job(Path("bulk"), Path("job"), tiny.run(pretrain={"workers": 1})))
+"""
+
+
+def test_a_failure_does_not_wait_for_loader_processes(bulk: Path, tmp_path: Path) -> None:
+    """They heed no signal, and Python joins what a traceback keeps: it once never ended."""
+    (tmp_path / "bulk").symlink_to(bulk)
+    done = subprocess.run(
+        [sys.executable, "-c", FAILING],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 1 and done.stderr.endswith("OSError: no space left\n")
 
 
 def test_too_few_clips_for_one_update(bulk: Path, tmp_path: Path) -> None:
