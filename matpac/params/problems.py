@@ -6,6 +6,7 @@ from pydantic import ValidationError
 
 from matpac.core.section import describe
 from matpac.pretraining.config import ResolvedRun
+from matpac.reporting.paper import NAMES as REPORTED
 
 RECIPES = {
     "pretraining": ("unlabelled", 1),
@@ -18,22 +19,6 @@ RECIPES = {
     "us8k": ("multiclass", 100),
 }
 """Kind and fewest clips of `matpac.corpus.RECIPES`, which would take seconds to import."""
-
-REPORTED = (
-    "MATPAC, ramp length lost, first row",
-    "MATPAC, ramp length lost, second row",
-    "MATPAC w/o classification",
-    "M2D",
-    "ATST-Clip",
-    "ATST-Frame",
-    "BEATs iter3",
-    "MAE-AST",
-    "PaSST",
-    "HTS-AT",
-    "BEATs iter3+",
-)
-"""The names of `matpac.reporting.paper.TABLE2`, which would take a second to import."""
-
 
 def name_problems(sections: dict[str, Any]) -> list[str]:
     """Names that refer to nothing, or to two things."""
@@ -57,7 +42,7 @@ def name_problems(sections: dict[str, Any]) -> list[str]:
 
 
 def _reported_problems(sections: dict[str, Any]) -> list[str]:
-    """Rows of the paper's Table II that are not there."""
+    """Rows of the papers' tables that are not there."""
     problems = []
     for section in ("runs", "encoders"):
         for name in _keys(sections.get(section)):

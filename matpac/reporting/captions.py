@@ -1,24 +1,19 @@
-"""Who is in a table or figure, under which heads, and what must be said beneath it.
+"""Who is in a table or figure, and what must be said beneath it.
 
 A number is never shown without the profile, corpus and parameters that made it, nor an interval
-without what it covers (MATPAC Sec. IV-A repeats the probe, not the pretraining).
+without what varies in it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from matpac.reporting import paper
-from matpac.reporting.statistics import TASKS
-from matpac.reporting.typeset import Column, Score
+from matpac.reporting.paper import TABLE1
 
-NAMES = {task: dataset.name for task, dataset in paper.TABLE1.items()}
-UNITS = {"map": "mAP", "accuracy": "Acc.(%)"}
-CORPORA = "AS: AudioSet, LS: LibriSpeech."
-LOST = "?: lost in the text of the paper that was available."
-REPEATS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+NAMES = {task: dataset["name"] for task, dataset in TABLE1.items()}
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
 @dataclass(frozen=True)
@@ -31,10 +26,10 @@ class RowSpec:
         training_data: pretraining corpora, "—" if it was not pretrained.
         alpha: weight of the prediction task, Eq. (5); needed for Table III.
         num_prototypes: K; needed for Fig. 2.
-        steps: optimiser updates of its pretraining; None if there was none.
+        steps: optimiser updates of its pretraining here; None if there was none.
         table2, table3, figure2: where it belongs. A row of Table III differs from the base in
             ``alpha`` only, a point of Fig. 2 in ``num_prototypes`` only; the base is in both.
-        reported: name of the row of the paper's Table II that it is compared with, if any.
+        reported: what it is compared with, one of `matpac.reporting.paper.NAMES`, if anything.
     """
 
     encoder: str
@@ -57,7 +52,7 @@ class Provenance:
         profile: "mini", "paper", ...; every profile but "paper" is announced as incomparable.
         corpus: pretraining data in words.
         parameters: short hash of the complete parameters.
-        steps: updates of the base run; runs with another number are marked with a dagger.
+        steps: updates of the base run; runs with another number are marked.
         miniature: whether the tasks are miniatures of the paper's, made on this machine.
         incomplete: tasks that have only a part of their data set's clips, in words.
         comparable: tasks that are the paper's own data sets, whole; differences from what it
@@ -94,6 +89,21 @@ class Provenance:
             "not of the data sets they imitate: they cannot be compared with the paper's."
         )
 
+    @property
+    def heading(self) -> str:
+        """Heads the rows that were measured here."""
+        if self.profile == "paper":
+            return "This run"
+        tasks = "miniature tasks" if self.miniature else "tasks"
+        return f"This run: {tasks} of the {self.profile} profile"
+
+    def reported_heading(self, what: str) -> str:
+        """Heads rows that others report, so that nobody reads them as ours."""
+        if self.profile == "paper":
+            return what
+        # Encoders that were trained elsewhere can be, on the paper's own data sets.
+        return f"{what}: NOT comparable{' with runs of this profile' * bool(self.comparable)}"
+
 
 def select(scores: pd.DataFrame, rows: Sequence[RowSpec]) -> pd.DataFrame:
     """The scores of these rows only. Raises: ValueError naming the stage that has not run."""
@@ -116,81 +126,57 @@ def unique_by(rows: Sequence[RowSpec], field: str) -> dict[Any, RowSpec]:
     return dict(sorted(found.items()))
 
 
-def ordered(datasets: Mapping[str, Any]) -> list[str]:
-    """Tasks in the order of Table II, then those the paper does not have."""
-    return [t for t in TASKS if t in datasets] + [t for t in datasets if t not in TASKS]
-
-
-def task_columns(
-    tasks: Iterable[str], datasets: Mapping[str, Mapping[str, Any]]
-) -> tuple[Column, ...]:
-    """A column for each task, headed as in Table II."""
-    return tuple(
-        Column(task, NAMES.get(task, task), UNITS[datasets[task]["metric"]]) for task in tasks
-    )
-
-
-def percent(cell: pd.Series) -> Score:
-    """A row of `matpac.reporting.statistics` in percent."""
-    return Score(100 * cell["mean"], 100 * cell["ci95"])
-
-
-def dagger(row: RowSpec, provenance: Provenance) -> str:
-    """Mark behind the label of a run that was not pretrained for as long as the base."""
-    return "†" if row.steps not in (None, provenance.steps) else ""
+def mark(row: RowSpec, provenance: Provenance) -> str:
+    """Stands behind the label of a run that was not pretrained for as long as the base."""
+    return "‡" if row.steps not in (None, provenance.steps) else ""
 
 
 def steps_note(rows: Sequence[RowSpec], provenance: Provenance) -> str:
     """How long the marked runs were pretrained; empty if none is marked."""
-    marked = [f"{row.label}: {row.steps:,}" for row in rows if dagger(row, provenance)]
+    marked = [f"{row.label}: {row.steps:,}" for row in rows if mark(row, provenance)]
     if not marked:
         return ""
-    return f"† pretrained for another number of updates than {provenance.steps:,}: " + (
+    return f"‡ pretrained for another number of updates than {provenance.steps:,}: " + (
         "; ".join(marked) + "."
     )
 
 
-def ours_heading(provenance: Provenance) -> str:
-    """Heads the block of rows that were measured here."""
-    if provenance.profile == "paper":
-        return "This run"
-    tasks = "miniature tasks" if provenance.miniature else "tasks"
-    return f"This run: {tasks} of the {provenance.profile} profile"
+def interval_note(means: pd.DataFrame, rows: Sequence[RowSpec]) -> str:
+    """What varies in the intervals, from the columns ``encoder``, ``unit`` and ``n`` of means."""
+    labels = {row.encoder: row.label for row in rows}
+    counts = means.groupby(["encoder", "unit"], sort=False)["n"].min()
+    seeds = {labels[name]: n for (name, unit), n in counts.items() if unit == "seeds"}
+    repeats = min((n for (_, unit), n in counts.items() if unit == "repeats"), default=0)
+    what = "±: half width of the 95 % confidence interval (Student t)"
+    over = "the pretraining seeds, the repeats of the probe averaged within each"
+    probe = f"{_number(repeats)} repeats of the probe; it covers probe noise only, not another "
+    if not seeds:
+        if repeats < 2:
+            return "One repeat of the probe: no interval can be given."
+        return f"{what} over {probe}pretraining."
+    named = ", ".join(f"{label} ({n})" for label, n in seeds.items())
+    if not repeats:
+        return f"{what} over {over}: {named}."
+    return f"{what}: of {named} over {over}; of the others over {probe}pretraining."
 
 
-def paper_heading(kind: str, provenance: Provenance) -> str:
-    """Heads a block of reported rows so that nobody reads them as ours."""
-    what = f"Reported in the paper{f', {kind}' * bool(kind)} (AudioSet)"
-    if provenance.profile == "paper":
-        return what
-    # Encoders that were trained elsewhere can be, on the paper's own data sets.
-    return f"{what}: NOT comparable{' with runs of this profile' * bool(provenance.comparable)}"
-
-
-def interval_note(means: pd.DataFrame) -> str:
-    """What the intervals are, from the columns ``n`` and ``num_seeds`` of the means."""
-    n = int(means["n"].min())
-    if n < 2:
-        return "One repeat of the probe: no interval can be given."
-    count = REPEATS[n] if n < len(REPEATS) else str(n)
-    text = (
-        f"±: half width of the 95 % confidence interval over {count} repeats of the probe "
-        f"(Student t, {n - 1} degree{'s' * (n > 2)} of freedom); it covers probe noise "
-        "only, not another pretraining."
-    )
-    if means["num_seeds"].max() > 1:
-        text += " Runs with several pretraining seeds are averaged over them within each repeat."
-    return text
-
-
-def classes_note(scores: pd.DataFrame, datasets: Mapping[str, Mapping[str, Any]]) -> str:
+def classes_note(scores: pd.DataFrame, infos: Mapping[str, Mapping[str, Any]]) -> str:
     """Which mAP leaves out classes, since the test part has no observed positive of them."""
     if "num_classes_scored" not in scores:
         return ""
     fewest = scores.groupby("task")["num_classes_scored"].min()
     short = [
-        f"{NAMES.get(task, task)} over {fewest[task]} of {len(info['classes'])} classes"
-        for task, info in datasets.items()
+        f"{NAMES.get(task, task)} over {fewest[task]:.0f} of {len(info['classes'])} classes"
+        for task, info in infos.items()
         if info["metric"] == "map" and fewest[task] < len(info["classes"])
     ]
     return f"mAP of {'; '.join(short)}: the others have no positive to test." if short else ""
+
+
+def _number(n: int) -> str:
+    return NUMBERS[n] if n < len(NUMBERS) else str(n)
+
+
+def said(*notes: str) -> tuple[str, ...]:
+    """Those notes that say something."""
+    return tuple(filter(None, notes))

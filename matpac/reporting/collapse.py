@@ -37,24 +37,37 @@ SUMMARY = {
     "num_prototypes": "num_prototypes",
     "entropy_of_mean": "teacher_entropy_of_mean",
     "mean_entropy": "teacher_mean_entropy",
-    "difference": "teacher_kl",
+    "mutual_information": "mutual_information",
+    "teacher_student_kl": "teacher_student_kl",
     "prototypes_in_use": "prototypes_in_use",
     "prediction_loss": "prediction_loss",
+    "classification_loss": "classification_loss",
     "agreement": "agreement",
     "latent_std": "target_std",
     "effective_rank": "target_effective_rank",
+    "rankme": "rankme",
 }
-"""Column of `summary` -> column of the logs that it averages."""
+"""Column of `summary` -> column of the logs that it averages.
+
+mutual_information: of patch and prototype, the difference of the two entropies; teacher_student_kl:
+D_KL(teacher || student), mean over patches; rankme: effective rank of the embeddings of the probed
+clips, mean over tasks, after training. All but the ranks and shares are in nats.
+"""
+
+RENAMED = {"teacher_kl": "mutual_information"}
+"""Columns of older logs."""
 
 TITLES = {
-    "teacher_kl": "entropy difference (nats)",
+    "mutual_information": "mutual information (nats)",
     "prototypes_in_use": "prototypes in use",
     "prediction_loss": "prediction loss",
 }
 """Columns of the logs compared across runs, and how the figure calls them."""
 
 FEW_PROTOTYPES = 4.0  # exp(entropy of the mean) below it: one or a few dimensions dominate
-LITTLE_INFORMATION = 0.2  # nats of difference below it: the distribution is the same everywhere
+LITTLE_INFORMATION = (
+    0.2  # nats of mutual information below it: the distribution is the same everywhere
+)
 UNPREDICTED = 1.0  # prediction loss above it: a cosine below 1/2 to the target
 FINAL = 0.1  # share of training that counts as its end
 
@@ -65,8 +78,9 @@ def load(profile: str | None = None) -> pd.DataFrame:
     Args:
         profile: whose; None: the profile of ``root()/params.yaml`` if it has logs, else ``smoke``.
     Returns: one row per (run, seed, step at which diagnostics were measured), sorted, with the
-        columns of ``log.csv`` and ``diagnostics.csv`` and ``profile`` and ``num_prototypes``.
-        Losses and gradient norm are means over the steps since the row before.
+        columns of ``log.csv`` and ``diagnostics.csv`` and ``profile``, ``num_prototypes`` and
+        ``rankme``. Losses and gradient norm are means over the steps since the row before. What
+        older logs or scores do not have is NaN.
     Raises: FileNotFoundError naming the stage to run.
     """
     profile = profile or _profile_with_logs()
@@ -77,6 +91,7 @@ def load(profile: str | None = None) -> pd.DataFrame:
             f"{small / 'logs'}: no training logs; run the stage pretrain@{profile}-base"
         )
     logs = pd.concat([_read(path.parent, small) for path in found], ignore_index=True)
+    logs = logs.reindex(columns=dict.fromkeys([*logs, *SUMMARY.values()]))
     return logs.assign(profile=profile).sort_values(["run", "seed", "step"], ignore_index=True)
 
 
@@ -104,7 +119,7 @@ def symptoms(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "few dominate": np.exp(table["entropy_of_mean"]) < FEW_PROTOTYPES,
-            "says little": table["difference"] < LITTLE_INFORMATION,
+            "says little": table["mutual_information"] < LITTLE_INFORMATION,
             "prediction fails": table["prediction_loss"] > UNPREDICTED,
         }
     )
@@ -185,7 +200,7 @@ def _profile_with_logs() -> str:
 def _read(folder: Path, small: Path) -> pd.DataFrame:
     """The logs of one seed of one run: diagnostics joined with the losses up to each of them."""
     run, seed = folder.parent.name, folder.name
-    measured = pd.read_csv(folder / "diagnostics.csv")
+    measured = pd.read_csv(folder / "diagnostics.csv").rename(columns=RENAMED)
     log = pd.read_csv(folder / "log.csv")
     # The paper's runs have 300,000 steps: no row per step is kept.
     index = np.searchsorted(measured["step"], log["step"])
@@ -194,7 +209,18 @@ def _read(folder: Path, small: Path) -> pd.DataFrame:
     at = log.drop(columns=noisy).merge(measured, on="step", how="inner")
     encoder = json.loads((small / "pretrain" / run / seed / "config.json").read_text())
     number, k = int(seed.removeprefix("seed_")), encoder["model"]["num_prototypes"]
-    return pd.concat([at, means], axis=1).assign(run=run, seed=number, num_prototypes=k)
+    known = {"run": run, "seed": number, "num_prototypes": k, "rankme": _rankme(small, run, number)}
+    return pd.concat([at, means], axis=1).assign(**known)
+
+
+def _rankme(small: Path, run: str, seed: int) -> float:
+    """Of the run's clip embeddings, mean over the tasks; NaN if it was not probed or measured."""
+    path = small / "probe" / run / "scores.csv"
+    scores = pd.read_csv(path) if path.exists() else pd.DataFrame({"seed": []})
+    if "rankme" not in scores:
+        return float("nan")
+    of_tasks = scores[scores["seed"] == seed].groupby("task")["rankme"].mean()
+    return float(of_tasks.mean())
 
 
 def _entropies(panels: "Sequence[Axes]", logs: pd.DataFrame, runs: Sequence[str]) -> None:

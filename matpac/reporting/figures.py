@@ -1,14 +1,14 @@
-"""The ``figures`` stage: Tables I to III, Fig. 2 and the collapse figure of one profile.
+"""The ``figures`` stage: tables and figures of one profile.
 
 Which run belongs where follows from what it changes: a run that differs from the base in ``alpha``
 alone is a column of Table III (alpha 0, which trains no prediction, is not: the paper has none), in
 ``num_prototypes`` alone a point of Fig. 2; a run with a label is a row of Table II, as is every
 encoder that is only probed. Of two runs with the same value the one trained as long as the base is
 shown. Only names in ``runs`` and ``encoders`` are read, so removing one removes it here. Where
-one names a row of the paper's (``reported``), the two are compared.
+one names what others report of it (``reported``), the two are compared.
 """
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,15 @@ import pandas as pd
 
 from matpac.core import files, fingerprints, paths, section
 from matpac.data import manifests
-from matpac.encoders.published import ROWS
 from matpac.pretraining import config
 from matpac.pretraining.config import ResolvedRun
 from matpac.reporting import collapse
 from matpac.reporting.captions import Provenance, RowSpec
 from matpac.reporting.config import FiguresParams
-from matpac.reporting.plots import figure2
-from matpac.reporting.report import write_tables
-from matpac.reporting.statistics import TASKS
+from matpac.reporting.paper import TASKS, reported_for
+from matpac.reporting.plots import figure2, learning_curve
+from matpac.reporting.results import Results
+from matpac.reporting.tables import write_tables
 
 UNTRAINED = ("random", "logmel_statistics")
 
@@ -43,22 +43,19 @@ def figures(params: FiguresParams | dict[str, Any]) -> list[Path]:
     runs = one_per_value([run_row(params, run) for run in params.runs], steps)
     rows = [*runs, *encoder_rows(params)]
     infos = {task: manifests.load(params, task)[1] for task in params.tasks}
-    provenance = make_provenance(
-        params,
-        steps=steps,
-        miniature=all(info["source"] == "embedded" for info in infos.values()),
-        incomplete=parts_of_tasks(infos),
-        comparable=papers_tasks(infos),
+    results = Results(
+        scores=pd.concat([read_scores(params, row.encoder) for row in rows], ignore_index=True),
+        infos=infos,
+        rows=rows,
+        provenance=make_provenance(params, infos, steps=steps),
+        predictions=read_predictions(params, rows),
     )
-    scores = pd.concat([read_scores(params, row.encoder) for row in rows], ignore_index=True)
-    write_tables(scores, infos, rows, provenance, out)
-    figure2(scores, rows, provenance, out)
+    write_tables(results, out)
+    figure2(results, out)
+    learning_curve(results, read_curves(params), out)
     logs = collapse.load(params.profile)
-    described = {
-        "profile": provenance.profile,
-        "corpus": provenance.corpus,
-        "parameters": provenance.parameters,
-    }
+    described = asdict(results.provenance)
+    described = {key: described[key] for key in ("profile", "corpus", "parameters")}
     collapse.figure(logs[logs["run"].isin(list(params.runs))], out, described)
     return sorted(out.iterdir())
 
@@ -102,15 +99,10 @@ def encoder_rows(params: FiguresParams) -> list[RowSpec]:
             encoder=name,
             label=e.label,
             training_data="—" if e.kind in UNTRAINED else "elsewhere",
-            reported=e.reported or reported_row(e.kind),
+            reported=e.reported or reported_for(e.kind),
         )
         for name, e in params.encoders.items()
     ]
-
-
-def reported_row(kind: str) -> str | None:
-    """What the paper reports of a published row's encoder; None: nothing, or it is not certain."""
-    return ROWS[kind].reported if kind in ROWS else None
 
 
 def differences(base: ResolvedRun, run: ResolvedRun) -> set[str]:
@@ -125,38 +117,49 @@ def differences(base: ResolvedRun, run: ResolvedRun) -> set[str]:
 
 def num_steps(params: FiguresParams, run: str) -> int:
     """Updates of a finished run. Raises: FileNotFoundError naming the stage that has not run."""
-    path = paths.small(params) / "logs" / run / f"seed_{config.seeds(params, run)[0]}" / "log.csv"
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: missing; run the stage pretrain@{params.profile}-{run}")
-    with path.open() as file:
+    seed = config.seeds(params, run)[0]
+    path = paths.small(params) / "logs" / run / f"seed_{seed}" / "log.csv"
+    with _existing(path, f"pretrain@{params.profile}-{run}").open() as file:
         return sum(1 for _ in file) - 1
 
 
-def read_scores(params: FiguresParams, name: str) -> pd.DataFrame:
+def read_scores(params: FiguresParams, name: str, file: str = "scores.csv") -> pd.DataFrame:
     """Scores of a run or encoder on the tasks of the profile."""
-    path = paths.small(params) / "probe" / name / "scores.csv"
-    if not path.exists():
-        stage = "probe" if name in params.runs else "probe_only"
-        raise FileNotFoundError(f"{path}: missing; run the stage {stage}@{params.profile}-{name}")
-    scores = pd.read_csv(path)
+    stage = "probe" if name in params.runs else "probe_only"
+    path = paths.small(params) / "probe" / name / file
+    scores = pd.read_csv(_existing(path, f"{stage}@{params.profile}-{name}"))
     return scores[scores["task"].isin(params.tasks)]
+
+
+def read_predictions(params: FiguresParams, rows: list[RowSpec]) -> dict[str, pd.DataFrame]:
+    """Predictions on test clips by run or encoder, of those that kept them."""
+    found = {}
+    for row in rows:
+        path = paths.small(params) / "probe" / row.encoder / "predictions.parquet"
+        if path.exists():
+            table = pd.read_parquet(path)
+            found[row.encoder] = table[table["task"].isin(params.tasks)]
+    return found
+
+
+def read_curves(params: FiguresParams) -> pd.DataFrame:
+    """Scores of runs on their way, with the ``fraction`` of training done; empty if none has any.
+
+    ``data/<profile>/probe/<run>/curve.csv`` is as ``scores.csv`` but for that column.
+    """
+    folder = paths.small(params) / "probe"
+    found = [run for run in params.runs if (folder / run / "curve.csv").exists()]
+    return pd.concat([pd.DataFrame(), *(read_scores(params, run, "curve.csv") for run in found)])
 
 
 def pretraining(params: FiguresParams) -> dict[str, Any]:
     """What the ``logmel`` stage says of the pretraining corpora."""
     path = paths.small(params) / "logmel" / "pretraining.json"
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: missing; run the stage logmel@{params.profile}")
-    return files.read_json(path)
+    return files.read_json(_existing(path, f"logmel@{params.profile}"))
 
 
 def make_provenance(
-    params: FiguresParams,
-    *,
-    steps: int,
-    miniature: bool,
-    incomplete: str = "",
-    comparable: tuple[str, ...] = (),
+    params: FiguresParams, infos: dict[str, dict[str, Any]], *, steps: int
 ) -> Provenance:
     """Profile, corpora with their sizes, and a hash of every parameter behind the results."""
     # What a row is compared with is behind no result, nor is an option that an encoder lacks.
@@ -168,29 +171,24 @@ def make_provenance(
         name: encoder.model_dump(exclude={"reported"}, exclude_none=True)
         for name, encoder in params.encoders.items()
     }
-    hop_s = 0.001 * pretraining(params)["front_end"]["hop_ms"]
+    index = pretraining(params)
+    hours = 0.001 * index["front_end"]["hop_ms"] / 3600
     described = [
-        f"{corpus['name']} ({corpus['num_clips']:,} clips, "
-        f"{corpus['num_frames'] * hop_s / 3600:,.1f} h)"
-        for corpus in pretraining(params)["corpora"]
+        f"{corpus['name']} ({corpus['num_clips']:,} clips, {corpus['num_frames'] * hours:,.1f} h)"
+        for corpus in index["corpora"]
     ]
     return Provenance(
         profile=params.profile,
         corpus=" + ".join(described),
         parameters=fingerprints.digest(sections)[:8],
         steps=steps,
-        miniature=miniature,
-        incomplete=incomplete,
-        comparable=comparable,
-    )
-
-
-def parts_of_tasks(infos: dict[str, dict[str, Any]]) -> str:
-    """Tasks that have fewer clips than their official data sets, in words."""
-    return ", ".join(
-        f"{task} ({info['num_clips']:,} of {info['official_clips']:,} clips)"
-        for task, info in infos.items()
-        if _is_part(info)
+        miniature=all(info["source"] == "embedded" for info in infos.values()),
+        incomplete=", ".join(
+            f"{task} ({info['num_clips']:,} of {info['official_clips']:,} clips)"
+            for task, info in infos.items()
+            if _is_part(info)
+        ),
+        comparable=papers_tasks(infos),
     )
 
 
@@ -206,3 +204,10 @@ def papers_tasks(infos: dict[str, dict[str, Any]]) -> tuple[str, ...]:
 def _is_part(info: dict[str, Any]) -> bool:
     """Whether clips are missing, beyond those that were there and could not be used."""
     return info["num_clips"] + info["num_excluded"] < info.get("official_clips", 0)
+
+
+def _existing(path: Path, stage: str) -> Path:
+    """The path. Raises: FileNotFoundError naming the stage that makes it."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: missing; run the stage {stage}")
+    return path

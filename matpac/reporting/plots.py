@@ -1,139 +1,237 @@
-"""Fig. 2: scores on each downstream task by the number of prototypes K (MATPAC Sec. IV-C).
+"""Fig. 2, scores by the number of prototypes K (MATPAC Sec. IV-C), and the learning curve.
 
-All panels span the same number of percentage points around their own middle, so that a step of a
-given height means the same in each; the paper's finding is that scores vary very little.
+All panels of Fig. 2 span the same number of percentage points around their own middle, so that a
+step of a given height means the same in each; the paper's finding is that scores vary very little.
+Dots are single pretraining seeds, where a run has several.
 """
 
 import textwrap
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from matpac.core import files
-from matpac.reporting import paper
 from matpac.reporting.captions import (
+    NAMES,
     Provenance,
     RowSpec,
     interval_note,
-    select,
+    said,
     steps_note,
     unique_by,
 )
-from matpac.reporting.statistics import ENVIRONMENT, MUSIC, average, summary
+from matpac.reporting.comparisons import AVERAGE
+from matpac.reporting.paper import GROUPS
+from matpac.reporting.results import Results, of_probe
+from matpac.reporting.statistics import average, summary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 STYLE = Path(__file__).with_name("matpac.mplstyle")
-AVERAGE = "average"
 LEAST_SPAN = 2.0  # percentage points
 MARKERS = {"Music": "o", "Environment": "s", "Average": "D"}
+COLUMNS = ["encoder", "mean", "ci95", "n", "unit", "seeds"]
 
 
-def figure2(
-    scores: pd.DataFrame, rows: Sequence[RowSpec], provenance: Provenance, out: Path
-) -> pd.DataFrame:
+def figure2(results: Results, out: Path) -> pd.DataFrame:
     """Draws Fig. 2 from the runs of the K series, to ``fig2.pdf``, ``.png``, ``.csv``, ``.md``.
 
     Args:
-        scores: tidy scores, see `matpac.reporting.statistics`.
-        rows: those with ``figure2`` are the series, the base among them.
-        provenance: what made the scores; a line of it is part of the picture.
+        results: rows with ``figure2`` are the series, the base among them.
         out: folder, made if needed. Rerunning writes the same bytes.
-    Returns: what is drawn, as in the CSV: ``panel, num_prototypes, encoder, mean, ci95, n`` in
-        percent, and ``source``.
+    Returns: what is drawn, as in the CSV: ``panel, num_prototypes, encoder, mean, ci95, n, unit,
+        seeds`` in percent, and ``source``.
     Raises: ValueError if no row is in the series, one has no K or two have the same, or an encoder
         lacks a task.
     """
-    points = series(scores, rows).assign(source=provenance.line)
-    caption = _caption(points, rows, provenance)
-    with files.replacing(out / "fig2.csv") as temporary:
-        points.drop(columns="num_seeds").to_csv(
-            temporary, index=False, float_format="%.4f", lineterminator="\n"
-        )
-    with files.replacing(out / "fig2.md") as temporary:
-        text = f"![Fig. 2](fig2.png)\n\n**Fig. 2.** {caption}\n"
-        temporary.write_text(text, encoding="utf-8", newline="\n")
-    _draw(points, provenance, out)
-    return points.drop(columns="num_seeds")
+    points, rows = series(results), [row for row in results.rows if row.figure2]
+    _write(
+        _draw_panels(points, results.provenance),
+        points,
+        results.provenance,
+        out / "fig2",
+        "**Fig. 2.** Scores on each downstream task (accuracy or mAP, %) by the number of "
+        "prototypes K of the classification head. All panels span the same number of percentage "
+        "points.",
+        interval_note(points, rows),
+        steps_note(rows, results.provenance),
+        results.provenance.line,
+        results.provenance.warning,
+        "The paper's Fig. 2 survives without its numbers, so none are shown beside ours.",
+    )
+    return points
 
 
-def series(scores: pd.DataFrame, rows: Sequence[RowSpec]) -> pd.DataFrame:
+def series(results: Results) -> pd.DataFrame:
     """Means and intervals in percent by panel (task, then the average) and K, ascending."""
-    rows = [row for row in rows if row.figure2]
+    rows = [row for row in results.rows if row.figure2]
     if not rows:
         raise ValueError("figure2: got no row with figure2=True, needed: the K series")
-    by_k = unique_by(rows, "num_prototypes")
-    scores = select(scores, rows)
-    known = [task for task in paper.TABLE1 if task in set(scores["task"])]
-    tasks = known or list(scores["task"].unique())  # or the profile has its own tasks only
+    k_of = {row.encoder: k for k, row in unique_by(rows, "num_prototypes").items()}
+    scores, tasks = results.probed(rows), results.averaged
     means = pd.concat([summary(scores), average(scores, tasks).assign(task=AVERAGE)])
-    k_of = {row.encoder: k for k, row in by_k.items()}
-    means = means[means["task"].isin([*tasks, AVERAGE])]
-    means = means.assign(num_prototypes=means["encoder"].map(k_of), panel=means["task"])
-    means[["mean", "ci95"]] *= 100
-    order = {panel: i for i, panel in enumerate([*tasks, AVERAGE])}
-    means = means.sort_values(
-        ["panel", "num_prototypes"], key=lambda c: c.map(order) if c.name == "panel" else c
-    )
-    wanted = ["panel", "num_prototypes", "encoder", "mean", "ci95", "n", "num_seeds"]
-    return means[wanted].reset_index(drop=True)
-
-
-def _caption(points: pd.DataFrame, rows: Sequence[RowSpec], provenance: Provenance) -> str:
-    rows = [row for row in rows if row.figure2]
-    sentences = [
-        "Scores on each downstream task (accuracy or mAP, %) by the number of prototypes K of the "
-        "classification head. All panels span the same number of percentage points.",
-        interval_note(points),
-        steps_note(rows, provenance),
-        provenance.line,
-        provenance.warning,
-        "The paper's Fig. 2 survives without its numbers, so none are shown beside ours.",
+    means = _percent(means.rename(columns={"task": "panel"}))
+    means = means.assign(num_prototypes=means["encoder"].map(k_of))
+    of_panels = [
+        means[means["panel"] == panel].sort_values("num_prototypes") for panel in (*tasks, AVERAGE)
     ]
-    return " ".join(filter(None, sentences))
+    return pd.concat(of_panels, ignore_index=True)[["panel", "num_prototypes", *COLUMNS]]
 
 
-def _draw(points: pd.DataFrame, provenance: Provenance, out: Path) -> None:
+def learning_curve(results: Results, curve: pd.DataFrame, out: Path) -> pd.DataFrame | None:
+    """Draws the average over training, to ``curve.pdf``, ``.png``, ``.csv``, ``.md``.
+
+    Args:
+        results: whose untrained rows stand beside the curve.
+        curve: scores as in ``results`` with the ``fraction`` of its training that an encoder has
+            behind it; the end is taken from ``results``. Empty: older files go.
+        out: folder, made if needed.
+    Returns: what is drawn, as in the CSV; untrained rows without a ``fraction``.
+    Raises: ValueError if a fraction lacks a task.
+    """
+    if curve.empty:
+        for suffix in ("pdf", "png", "csv", "md"):
+            (out / f"curve.{suffix}").unlink(missing_ok=True)
+        return None
+    points, rows = course(results, curve)
+    _write(
+        _draw_course(points, rows, results.provenance),
+        points,
+        results.provenance,
+        out / "curve",
+        "**Learning curve.** Average over "
+        f"{', '.join(NAMES.get(task, task) for task in results.averaged)} (%) of the linear probe "
+        "on the encoder by the share of its training; lines across: encoders without one.",
+        interval_note(points, rows),
+        results.provenance.line,
+        results.provenance.warning,
+    )
+    return points
+
+
+def course(results: Results, curve: pd.DataFrame) -> tuple[pd.DataFrame, list[RowSpec]]:
+    """Averages in percent by encoder and fraction, and the rows that they are of."""
+    trained = set(curve["encoder"])
+    rows = [r for r in results.rows if r.encoder in trained or (r.table2 and r.steps is None)]
+    ends = results.probed(rows)
+    ends = ends.assign(fraction=[1.0 if name in trained else -1.0 for name in ends["encoder"]])
+    on_the_way = of_probe(curve[curve["fraction"] < 1])
+    every = pd.concat([on_the_way, ends])
+    parts = [
+        average(part, results.averaged).assign(fraction=fraction)
+        for fraction, part in every.groupby("fraction")
+    ]
+    points = _percent(pd.concat(parts)).sort_values(["encoder", "fraction"], ignore_index=True)
+    points["fraction"] = points["fraction"].where(points["fraction"] >= 0)
+    return points[["fraction", *COLUMNS]], rows
+
+
+def _percent(means: pd.DataFrame) -> pd.DataFrame:
+    seeds = [tuple(100 * seed for seed in seeds) for seeds in means["seeds"]]
+    return means.assign(mean=100 * means["mean"], ci95=100 * means["ci95"], seeds=seeds)
+
+
+def _write(
+    figure: "Figure", points: pd.DataFrame, provenance: Provenance, path: Path, *caption: str
+) -> None:
+    """Picture, numbers and caption under one name; two runs write the same bytes."""
+    from matplotlib import style
+
+    seeds = [" ".join(f"{seed:.4f}" for seed in seeds) for seeds in points["seeds"]]
+    points = points.assign(seeds=seeds, source=provenance.line)
+    with files.replacing(path.with_suffix(".csv")) as temporary:
+        points.to_csv(temporary, index=False, float_format="%.4f", lineterminator="\n")
+    with files.replacing(path.with_suffix(".md")) as temporary:
+        text = f"![{path.name}]({path.name}.png)\n\n{' '.join(said(*caption))}\n"
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+    # Without dates and program names.
+    for suffix, metadata in (("pdf", {"CreationDate": None}), ("png", {"Software": None})):
+        with style.context(STYLE), files.replacing(path.with_suffix(f".{suffix}")) as temporary:
+            figure.savefig(temporary, format=suffix, metadata=metadata)
+
+
+def _draw_panels(points: pd.DataFrame, provenance: Provenance) -> "Figure":
     """One panel per task, music left and environment right, the average last."""
     from matplotlib import style
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     present = list(dict.fromkeys(points["panel"]))
-    columns = [[t for t in MUSIC if t in present], [t for t in ENVIRONMENT if t in present]]
-    columns[1] += [panel for panel in present if panel not in (*MUSIC, *ENVIRONMENT)]
-    groups = {name: c for name, c in zip(("Music", "Environment"), columns, strict=True) if c}
+    music = [panel for panel in present if panel in GROUPS["Music"]]
+    groups = {"Music": music, "Environment": [panel for panel in present if panel not in music]}
+    groups = {name: column for name, column in groups.items() if column}
     num_rows = max(map(len, groups.values()))
-    low, high = _bounds(points)
-    span = max(LEAST_SPAN, 1.15 * float((high - low).max()))
+    bounds = {panel: _bounds(points[points["panel"] == panel]) for panel in present}
+    span = max(LEAST_SPAN, *(1.15 * (high - low) for low, high in bounds.values()))
     with style.context(STYLE):
         figure = Figure(figsize=(3.5, 0.75 + 1.0 * num_rows))
-        FigureCanvasAgg(figure)
         grid = figure.subplots(num_rows, len(groups), sharex=True, squeeze=False)
-        for c, (group, column) in enumerate(groups.items()):
-            for r in range(num_rows):
-                axes = grid[r, c]
-                if r >= len(column):
-                    axes.set_visible(False)
-                    continue
-                panel = column[r]
+        for (group, column), of_column in zip(groups.items(), grid.T, strict=True):
+            for axes in of_column[len(column) :]:
+                axes.set_visible(False)
+            for axes, panel in zip(of_column, column, strict=False):
                 kind = "Average" if panel == AVERAGE else group
-                middle = (low[panel] + high[panel]) / 2
                 _panel(axes, points[points["panel"] == panel], kind)
+                middle = sum(bounds[panel]) / 2
                 axes.set_ylim(middle - span / 2, middle + span / 2)
-                if r == len(column) - 1:
-                    axes.set_xlabel("number of prototypes K")
-                    axes.tick_params(labelbottom=True)
+            axes = of_column[len(column) - 1]
+            axes.set_xlabel("number of prototypes K")
+            axes.tick_params(labelbottom=True)
         figure.supylabel("accuracy or mAP (%)", fontsize=7)
         _note(figure, provenance)
-        # Without dates and program names two runs write the same bytes.
-        for suffix, metadata in (("pdf", {"CreationDate": None}), ("png", {"Software": None})):
-            with files.replacing(out / f"fig2.{suffix}") as temporary:
-                figure.savefig(temporary, format=suffix, metadata=metadata)
+    return figure
+
+
+def _draw_course(points: pd.DataFrame, rows: list[RowSpec], provenance: Provenance) -> "Figure":
+    """A line per trained encoder, a band across per untrained one."""
+    from matplotlib import style
+    from matplotlib.figure import Figure
+
+    with style.context(STYLE):
+        figure = Figure(figsize=(3.5, 2.6))
+        axes = figure.subplots()
+        for index, row in enumerate(rows):
+            own = points[points["encoder"] == row.encoder]
+            if own["fraction"].isna().all():
+                mean, half = own["mean"].item(), own["ci95"].fillna(0.0).item()
+                axes.axhline(mean, color=f"C{index}", ls="--", label=row.label)
+                axes.axhspan(mean - half, mean + half, color=f"C{index}", alpha=0.12, lw=0)
+            else:
+                _line(axes, 100 * own["fraction"], own, color=f"C{index}", label=row.label)
+        axes.set(xlabel="share of training (%)", ylabel="average (%)")
+        axes.legend()
+        _note(figure, provenance)
+    return figure
+
+
+def _line(axes: "Axes", x: pd.Series, points: pd.DataFrame, **look: str) -> None:
+    """Means with their intervals as bars; beside them a dot per seed, where there are several."""
+    from matplotlib.transforms import offset_copy
+
+    axes.errorbar(x, points["mean"], yerr=points["ci95"].fillna(0.0), elinewidth=0.8, **look)
+    beside = offset_copy(axes.transData, axes.figure, x=4.5, units="points")
+    for at, seeds in zip(x, points["seeds"], strict=True):
+        if len(seeds) > 1:
+            dots = {"marker": ".", "ls": "", "ms": 3, "color": look["color"], "alpha": 0.6}
+            axes.plot([at] * len(seeds), seeds, transform=beside, **dots)
+
+
+def _panel(axes: "Axes", points: pd.DataFrame, kind: str) -> None:
+    """Scores over log2 K."""
+    from matplotlib.ticker import MaxNLocator, NullLocator
+
+    colour = f"C{list(MARKERS).index(kind)}" if kind != "Average" else "black"
+    axes.set_xscale("log", base=2)
+    _line(axes, points["num_prototypes"], points, marker=MARKERS[kind], color=colour)
+    ticks = sorted(set(points["num_prototypes"]))
+    axes.set_xticks(ticks, [str(k) for k in ticks])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.margins(x=0.08)
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
+    panel = points["panel"].iloc[0]
+    axes.set_title("Average" if kind == "Average" else NAMES.get(panel, panel), loc="left")
 
 
 def _note(figure: "Figure", provenance: Provenance) -> None:
@@ -145,32 +243,9 @@ def _note(figure: "Figure", provenance: Provenance) -> None:
     figure.text(0.5, 0.02 / 4, text, ha="center", va="bottom", fontsize=5, color="0.3")
 
 
-def _panel(axes: "Axes", points: pd.DataFrame, kind: str) -> None:
-    """Means over log2 K with their intervals as bars."""
-    from matplotlib.ticker import MaxNLocator, NullLocator
-
-    index = list(MARKERS).index(kind)
-    panel = points["panel"].iloc[0]
-    axes.errorbar(
-        points["num_prototypes"],
-        points["mean"],
-        yerr=points["ci95"].fillna(0.0),
-        marker=MARKERS[kind],
-        color=f"C{index}" if kind != "Average" else "black",
-        elinewidth=0.8,
-    )
-    axes.set_xscale("log", base=2)
-    ticks = sorted(set(points["num_prototypes"]))
-    axes.set_xticks(ticks, [str(k) for k in ticks])
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.margins(x=0.08)
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
-    own = "Average" if panel == AVERAGE else panel
-    axes.set_title(paper.TABLE1[panel].name if panel in paper.TABLE1 else own, loc="left")
-
-
-def _bounds(points: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
-    """Lowest and highest end of the intervals of each panel."""
+def _bounds(points: pd.DataFrame) -> tuple[float, float]:
+    """Lowest and highest of intervals and seeds."""
     half = points["ci95"].fillna(0.0)
-    ends = points.assign(low=points["mean"] - half, high=points["mean"] + half).groupby("panel")
-    return ends["low"].min(), ends["high"].max()
+    of_seeds = points["seeds"][points["seeds"].map(len) > 1].explode().astype(float)
+    ends = pd.concat([points["mean"] - half, points["mean"] + half, of_seeds])
+    return ends.min(), ends.max()

@@ -1,41 +1,46 @@
 """From scores of single probes to means with confidence intervals (MATPAC Sec. IV-A).
 
-The paper repeats each downstream experiment five times and reports averages with a 95 % interval.
-Here one repeat is the unit: a k-fold task's score is the mean over its folds, an average over tasks
-is taken within the repeat, and the interval is Student's t over the repeats (n - 1 degrees of
-freedom). It therefore covers what repeats vary (the probe's initial weights, the order of its
-batches, a drawn validation part), not another pretraining. Where a run was pretrained with several
-seeds, each repeat is first averaged over them, and their spread stands in columns of its own.
+The unit is the pretraining seed. Where a run has several, the probe's repeats are averaged within
+each, and the interval is Student's t over the seeds: it covers another pretraining. With one seed
+it is over the repeats, as in the paper, and covers what they vary (the probe's initial weights, the
+order of its batches, a drawn validation part). A k-fold task's score is the mean over its folds; an
+average over tasks is taken within the unit.
 
 Scores are a tidy frame: one row per (encoder, task, fold, repeat) and, optionally, pretraining
 ``seed``; ``score`` in [0, 1].
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
-MUSIC = ("openmic", "nsynth", "gtzan", "mtt")
-ENVIRONMENT = ("fsd50k", "esc50", "us8k")
-TASKS = (*MUSIC, *ENVIRONMENT)  # the columns of Table II, in its order
-GROUPS = {"Music": MUSIC, "Environment": ENVIRONMENT, "All": TASKS}  # the rows of Table III
+from matpac.reporting.paper import Reported
 
 CONFIDENCE = 0.95
+MARGIN = 0.01  # of what counts as the same score as the paper's
+PAPERS_REPEATS = 5
+ROUNDED = 0.0005  # half of the paper's last digit
 KEY = ["encoder", "task", "seed", "fold", "repeat"]
 
 
-def interval(values: Sequence[float] | np.ndarray) -> float:
+def interval(values: Sequence[float] | np.ndarray | pd.Series) -> float:
     """Half width of the 95 % Student-t interval of a mean; NaN for a single value.
 
     For five values with sample standard deviation s: 2.776 s / sqrt(5).
     """
-    from scipy.stats import t
+    from scipy.stats import sem
 
     n = len(values)
-    if n < 2:
-        return float("nan")
-    return float(t.ppf((1 + CONFIDENCE) / 2, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
+    return float(quantile(n - 1) * sem(values)) if n > 1 else float("nan")
+
+
+def quantile(freedom: float) -> float:
+    """Of Student's t with so many degrees of freedom: half widths in standard errors."""
+    from scipy.stats import t
+
+    return float(t.ppf((1 + CONFIDENCE) / 2, freedom))
 
 
 def repeat_scores(scores: pd.DataFrame) -> pd.DataFrame:
@@ -69,8 +74,8 @@ def repeat_scores(scores: pd.DataFrame) -> pd.DataFrame:
 def summary(scores: pd.DataFrame) -> pd.DataFrame:
     """Mean and interval per (encoder, task), in order of appearance.
 
-    Returns: columns ``encoder, task, mean, ci95, n`` (repeats) and ``num_seeds, seed_std`` (sample
-        standard deviation of the seeds' means, NaN for one seed), scores in [0, 1].
+    Returns: columns ``encoder, task, mean, ci95``, ``unit`` ("seeds" or "repeats"), ``n`` of them,
+        and ``seeds``, the mean of each pretraining seed; scores in [0, 1].
     Raises: ValueError as ``repeat_scores``.
     """
     units = repeat_scores(scores)
@@ -80,10 +85,10 @@ def summary(scores: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def average(scores: pd.DataFrame, tasks: Sequence[str] = TASKS) -> pd.DataFrame:
-    """Mean and interval per encoder of the unweighted mean over tasks, taken within each repeat.
+def average(scores: pd.DataFrame, tasks: Sequence[str]) -> pd.DataFrame:
+    """Mean and interval per encoder of the unweighted mean over tasks, taken within each unit.
 
-    Returns: columns ``encoder, mean, ci95, n, num_seeds, seed_std``.
+    Returns: columns as of ``summary``, without ``task``.
     Raises: ValueError as ``repeat_scores``, and if an encoder lacks a task or its tasks were not
         repeated equally often.
     """
@@ -107,14 +112,48 @@ def average(scores: pd.DataFrame, tasks: Sequence[str] = TASKS) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _describe(units: pd.DataFrame) -> dict[str, float | int]:
+def _describe(units: pd.DataFrame) -> dict[str, object]:
     """Statistics of the scores of one cell of a table: columns ``seed``, ``repeat``, ``score``."""
-    repeats = units.groupby("repeat")["score"].mean()
     seeds = units.groupby("seed")["score"].mean()
+    several = len(seeds) > 1
+    values = seeds if several else units["score"]
     return {
-        "mean": float(repeats.mean()),
-        "ci95": interval(repeats.to_numpy()),
-        "n": len(repeats),
-        "num_seeds": len(seeds),
-        "seed_std": float(seeds.std(ddof=1)),
+        "mean": float(seeds.mean()),
+        "ci95": interval(values),
+        "unit": "seeds" if several else "repeats",
+        "n": len(values),
+        "seeds": tuple(seeds),
     }
+
+
+def verdict(measured: pd.Series, reported: Reported) -> str:
+    """Is a measured score the paper's? Welch's t-test and two one-sided ones against the margin.
+
+    Args:
+        measured: a row of `summary`, in [0, 1].
+        reported: in percent, of the paper's five repeats.
+    Returns: "equivalent" if the difference lies within the margin of one point (TOST, 5 %); else
+        "different" if it is not 0 (5 %); else "open"; "" where an interval is missing.
+    """
+    from scipy.stats import ttest_ind_from_stats
+
+    if measured["n"] < 2 or reported.ci95 is None:
+        return ""
+    # What reads 0.0 may be just below 0.05.
+    half = max(reported.ci95 / 100, ROUNDED)
+    paper = reported.mean / 100, _deviation(half, PAPERS_REPEATS), PAPERS_REPEATS
+    deviation, n = _deviation(measured["ci95"], measured["n"]), measured["n"]
+
+    def p_value(shift: float, side: str) -> float:
+        ours = measured["mean"] + shift, deviation, n
+        return ttest_ind_from_stats(*ours, *paper, equal_var=False, alternative=side).pvalue
+
+    level = 1 - CONFIDENCE
+    if max(p_value(MARGIN, "greater"), p_value(-MARGIN, "less")) < level:
+        return "equivalent"
+    return "different" if p_value(0.0, "two-sided") < level else "open"
+
+
+def _deviation(half_width: float, n: int) -> float:
+    """Standard deviation of n values whose mean has this interval."""
+    return half_width * math.sqrt(n) / quantile(n - 1)

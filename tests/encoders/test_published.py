@@ -19,8 +19,8 @@ KINDS = (
     "mae_ast passt htsat"
 )
 MATPAC_ROWS = (
-    "MATPAC, ramp length lost, first row",
-    "MATPAC, ramp length lost, second row",
+    "MATPAC, ramp of 10 epochs",
+    "MATPAC, ramp of 20 epochs",
     "MATPAC w/o classification",
 )
 """Which of the first two was published is not certain; the third was not."""
@@ -29,7 +29,7 @@ MATPAC_ROWS = (
 def test_every_row_of_the_paper_s_table_has_one_published_row() -> None:
     assert sorted(ROWS) == sorted(KINDS.split())
     reported = [row.reported for row in ROWS.values() if row.reported]
-    assert sorted([*reported, *MATPAC_ROWS]) == sorted(model.name for model in paper.TABLE2)
+    assert sorted([*reported, *MATPAC_ROWS]) == sorted(model.name for model in paper.TABLE2.systems)
 
 
 @pytest.mark.parametrize("name", ROWS)

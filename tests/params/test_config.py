@@ -17,7 +17,6 @@ from matpac.params import Params, load, parse, problems
 from matpac.pretraining import config
 from matpac.pretraining.config import PretrainParams, ResolvedRun
 from matpac.probing.config import ProbeParams
-from matpac.reporting import paper
 
 import command
 import smoke
@@ -433,10 +432,6 @@ def test_sizes_that_do_not_fit_are_found_in_the_base_and_in_runs() -> None:
     left = "which leaves 0 of 48 patches visible; allowed: at least one visible and one masked"
     assert f"runs.k8.model.mask_ratio: got 0.99, {left}" in lines
     assert not [line for line in lines if line.startswith("runs.base")]
-
-
-def test_reported_names_are_the_papers() -> None:
-    assert tuple(model.name for model in paper.TABLE2) == problems.REPORTED
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,19 @@ TWO = float(np.log(2))
 
 
 def write_run(
-    root: Path, run: str, *, seed: int = 0, entropy: float = 3.0, loss: float = 0.1, steps: int = 20
+    root: Path,
+    run: str,
+    *,
+    seed: int = 0,
+    entropy: float = 3.0,
+    loss: float = 0.1,
+    steps: int = 20,
+    old: bool = False,
 ) -> None:
-    """A run that measured every fourth step and the last, with a loss of ``loss`` x step."""
+    """A run that measured every fourth step and the last, with a loss of ``loss`` x step.
+
+    ``old``: its logs are named as before.
+    """
     small = root / "data" / "tiny"
     logs = small / "logs" / run / f"seed_{seed}"
     logs.mkdir(parents=True)
@@ -38,7 +48,8 @@ def write_run(
             "step": measured,
             "teacher_entropy_of_mean": entropy,
             "teacher_mean_entropy": entropy - 0.5,
-            "teacher_kl": 0.5,
+            ("teacher_kl" if old else "mutual_information"): 0.5,
+            **({} if old else {"teacher_student_kl": 0.25}),
             "prototypes_in_use": 6.0 + (measured == steps - 1),
             "agreement": 0.5,
             "target_std": 0.4,
@@ -99,10 +110,32 @@ def test_summary_is_the_last_tenth_averaged_over_seeds(root: Path) -> None:
     assert table.loc["base", "prediction_loss"] == pytest.approx((1.8 + 0.25) / 2)
     assert table.loc["base", "entropy_of_mean"] == pytest.approx(3.5)
     assert table.loc["own", "prototypes_in_use"] == 7
+    assert table.loc["own", ["mutual_information", "teacher_student_kl"]].tolist() == [0.5, 0.25]
+    assert table.loc["own", "classification_loss"] == 2.0 and table["rankme"].isna().all()
+
+
+def test_older_logs_are_read(root: Path) -> None:
+    write_run(root, "base", old=True)
+    write_run(root, "alpha0")
+    table = collapse.summary(collapse.load("tiny"))
+    assert table["mutual_information"].tolist() == [0.5, 0.5]
+    assert table["teacher_student_kl"].fillna(-1).tolist() == [-1, 0.25]
+
+
+def test_rankme_comes_from_the_probe(root: Path) -> None:
+    """The mean over tasks, of the seed alone; every row of a task says the same."""
+    write_run(root, "base")
+    write_run(root, "base", seed=1)
+    scores = pd.DataFrame({"seed": [0, 0, 0, 1], "task": list("aaba"), "rankme": [10, 10, 20, 40]})
+    (root / "data/tiny/probe/base").mkdir(parents=True)
+    scores.to_csv(root / "data/tiny/probe/base/scores.csv", index=False)
+    logs = collapse.load("tiny")
+    assert logs.groupby("seed")["rankme"].unique().tolist() == [[15], [40]]
+    assert collapse.summary(logs).loc["base", "rankme"] == pytest.approx(27.5)
 
 
 @pytest.mark.parametrize(
-    ("entropy_of_mean", "difference", "loss", "expected"),
+    ("entropy_of_mean", "information", "loss", "expected"),
     [
         (3.0, 0.7, 0.1, (False, False, False)),
         (TWO, 0.3, 0.1, (True, False, False)),  # two prototypes share everything
@@ -112,12 +145,12 @@ def test_summary_is_the_last_tenth_averaged_over_seeds(root: Path) -> None:
     ],
 )
 def test_symptoms(
-    entropy_of_mean: float, difference: float, loss: float, expected: tuple[bool, ...]
+    entropy_of_mean: float, information: float, loss: float, expected: tuple[bool, ...]
 ) -> None:
     table = pd.DataFrame(
         {
             "entropy_of_mean": [entropy_of_mean],
-            "difference": [difference],
+            "mutual_information": [information],
             "prediction_loss": [loss],
         },
         index=["run"],

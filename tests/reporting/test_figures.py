@@ -1,9 +1,9 @@
 """The figures stage: which run belongs where, and what every table says of itself."""
 
-import csv
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from matpac.data import manifests
@@ -63,9 +63,9 @@ def test_the_hash_covers_every_parameter_that_decides(params) -> None:
         sections = smoke.sections()
         sections[section] |= change
         changed = parse(Params, sections)
-        return figures.make_provenance(changed, steps=24, miniature=True).parameters
+        return figures.make_provenance(changed, {}, steps=24).parameters
 
-    now = figures.make_provenance(params, steps=24, miniature=True).parameters
+    now = figures.make_provenance(params, {}, steps=24).parameters
     assert of("logmel", workers=0, shard_mb=1) == of("pretrain", keep_checkpoints=9) == now
     nsynth = smoke.sections()["datasets"]["nsynth"]
     changed = [
@@ -87,6 +87,13 @@ def test_rows_name_what_they_are_compared_with(params) -> None:
     random, logmel = figures.encoder_rows(params)
     assert (random.reported, random.training_data) == (None, "—")
     assert (logmel.reported, logmel.training_data) == (None, "—")
+    published = smoke.sections()
+    published["encoders"] = {
+        "released": {"kind": "matpac", "label": "released"},
+        "plus": {"kind": "matpac_plus", "label": "plus", "reported": "M2D"},
+    }
+    released, plus = figures.encoder_rows(parse(Params, published))
+    assert (released.reported, plus.reported) == ("MATPAC, ramp of 10 epochs", "M2D")
 
 
 def test_an_unknown_reported_row_is_refused_before_anything_is_read(params) -> None:
@@ -113,12 +120,18 @@ def test_which_tasks_are_the_papers() -> None:
     assert figures.papers_tasks(infos) == ("openmic", "us8k")  # in the order of Table II
 
 
-def test_encoders_are_compared_on_the_papers_own_data_sets(
-    params, smoke_root: Path, tmp_path: Path, monkeypatch
-) -> None:
-    """The smoke tasks, said to be the real ones: their encoders are compared, their runs not."""
+@pytest.fixture
+def project(smoke_root: Path, tmp_path: Path, monkeypatch) -> Path:
+    """A copy of the prepared root's results, to change: its folder of the profile."""
     shutil.copytree(smoke_root / "data", tmp_path / "data")
     monkeypatch.setenv("MATPAC_ROOT", str(tmp_path))
+    return tmp_path / "data" / "smoke"
+
+
+def test_encoders_are_compared_on_the_papers_own_data_sets(
+    params, project: Path, monkeypatch
+) -> None:
+    """The smoke tasks, said to be the real ones: their encoders are compared, their runs not."""
     load = manifests.load
 
     def as_official(params: Params, task: str) -> tuple:
@@ -129,27 +142,52 @@ def test_encoders_are_compared_on_the_papers_own_data_sets(
     sections = smoke.sections()
     sections["runs"]["alpha1"]["reported"] = "MATPAC w/o classification"
     sections["encoders"]["random"]["reported"] = "MAE-AST"
-    written = figures.figures(parse(Params, sections))
-    assert {f"table2_differences.{kind}" for kind in ("md", "tex", "csv")} < {
-        path.name for path in written
-    }
-    with (tmp_path / "figures" / "smoke" / "table2_differences.csv").open() as file:
-        lines = list(csv.DictReader(file))
-    assert [(line["model"], line["value"]) for line in lines[:3]] == [
-        ("Random initialisation", "measured"),
-        ("MAE-AST", "reported"),
-        ("Random initialisation", "difference"),
-    ]
-    for task, reported in (("nsynth", 71.2), ("fsd50k", 41.1), ("esc50", 84.4)):
-        measured, theirs, difference = (float(line[task]) for line in lines[:3])
-        assert theirs == reported
-        assert difference == pytest.approx(round(measured, 1) - reported, abs=1e-6)
-    assert "average" not in lines[0]  # of three tasks; the paper's is of seven
-    assert not [line for line in lines[3:] if line["value"] != "reported"]
-    table = (tmp_path / "figures" / "smoke" / "table2.md").read_text()
-    assert "Not compared with the paper: MATPAC w/o classification; what the smoke" in table
+    written = {path.name: path for path in figures.figures(parse(Params, sections))}
+    for name, theirs in (("table2", (71.2, 41.1, 84.4)), ("table_plusplus", (73.5, 42.7, 84.6))):
+        table = pd.read_csv(written[f"{name}_differences.csv"])
+        (line,) = table[table["block"].str.startswith("Minus MATPAC")].to_dict("records")[-1:]
+        assert (line["model"], line["minus"]) == ("Random initialisation", "MAE-AST")
+        measured = pd.read_csv(written[f"{name}.csv"]).set_index("model")
+        for task, reported in zip(("nsynth", "fsd50k", "esc50"), theirs, strict=True):
+            assert measured.loc["MAE-AST", task] == reported
+            expected = measured.loc["Random initialisation", task] - reported
+            assert line[task] == pytest.approx(expected, abs=1e-3)
+        assert pd.isna(line.get("average"))  # of three tasks; the paper's is of seven
+    refused = "Not compared with MATPAC, Table II: MATPAC w/o classification; what the smoke"
+    assert refused in written["table2.md"].read_text()
     # Without the names there is nothing to compare, and no file of before is left.
-    assert not [p for p in figures.figures(params) if "differences" in p.name]
+    names = [path.name for path in figures.figures(params)]
+    assert not [n for n in names if n.startswith("table_plusplus_differences")]
+
+
+def test_predictions_and_states_on_the_way_are_shown(params, project: Path) -> None:
+    """Every clip told right by base, none by the others; the base was at half of it halfway."""
+    for name in [*params.runs, *params.encoders]:
+        predictions, scores = [], pd.read_csv(project / "probe" / name / "scores.csv")
+        for task in params.tasks:
+            clips = manifests.load(params, task)[0]
+            clips = clips[(clips["fold"] > 0) | (clips["split"] == "test")]
+            found = clips[["clip", "fold", "group"]].assign(seed=0, task=task, repeat=1)
+            if "label" in clips:
+                right = clips["label"] + (name != "base")
+                found = found.assign(label=clips["label"].map(lambda x: [x]), predicted=right)
+            else:
+                labels = [(values >= 0.5).astype(float) for values in clips["labels"]]
+                sign = 1 if name == "base" else -1
+                found = found.assign(label=labels, score=[sign * x for x in labels])
+            predictions.append(found)
+        scores["score"] = float(name == "base")
+        scores.to_csv(project / "probe" / name / "scores.csv", index=False)
+        pd.concat(predictions).to_parquet(project / "probe" / name / "predictions.parquet")
+    base = pd.read_csv(project / "probe/base/scores.csv").assign(score=0.5, fraction=0.5)
+    base.to_csv(project / "probe/base/curve.csv", index=False)
+    written = {path.name: path for path in figures.figures(params)}
+    table = pd.read_csv(written["table2_differences.csv"]).set_index("model")
+    assert (table[["nsynth", "fsd50k", "esc50", "average"]] == -100).all(axis=None)
+    assert "base" not in table.index and (table["average_note"] == "*").all()
+    curve = pd.read_csv(written["curve.csv"]).set_index("encoder")
+    assert curve.loc["base", "mean"].tolist() == [50, 100]
+    assert set(curve.index) == {"base", "random", "logmel"}
 
 
 def test_tables_of_miniatures_say_so_and_carry_their_origin(params, smoke_root: Path) -> None:
@@ -157,7 +195,8 @@ def test_tables_of_miniatures_say_so_and_carry_their_origin(params, smoke_root: 
     table = (out / "table2.md").read_text()
     assert "This run: miniature tasks of the smoke profile" in table
     assert "NOT comparable" in table and "miniature tasks made on this machine" in table
-    line = figures.make_provenance(params, steps=24, miniature=True).line
+    infos = {task: manifests.load(params, task)[1] for task in params.tasks}
+    line = figures.make_provenance(params, infos, steps=24).line
     assert "embedded (96 clips, 0.1 h)" in line
     for name in ("table1.md", "table2.md", "table3.md", "fig2.md"):
         assert line in (out / name).read_text(), name
@@ -169,8 +208,11 @@ def test_the_same_results_write_the_same_bytes(params, smoke_root: Path) -> None
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     written = figures.figures(params)
     assert {path.name: path.read_bytes() for path in written} == before
+    tables = ["table1", "table2", "table3", "table_plusplus"]
+    if (smoke_root / "data/smoke/probe/base/predictions.parquet").exists():
+        tables.append("table2_differences")
     assert set(before) == {
-        *(f"table{n}.{kind}" for n in "123" for kind in ("md", "tex", "csv")),
+        *(f"{n}.{kind}" for n in tables for kind in ("md", "tex", "csv")),
         *(f"fig2.{kind}" for kind in ("md", "png", "pdf", "csv")),
         *(f"collapse.{kind}" for kind in ("png", "pdf", "csv")),
     }

@@ -7,16 +7,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from matpac.reporting.statistics import (
-    ENVIRONMENT,
-    GROUPS,
-    MUSIC,
-    TASKS,
-    average,
-    interval,
-    repeat_scores,
-    summary,
-)
+from matpac.reporting.paper import GROUPS, TASKS, Reported
+from matpac.reporting.statistics import average, interval, repeat_scores, summary, verdict
 
 
 def frame(rows: list[tuple[str, str, int, int, float]]) -> pd.DataFrame:
@@ -54,9 +46,8 @@ def test_folds_are_averaged_within_a_repeat_before_the_interval() -> None:
     assert repeat_scores(scores)["score"].tolist() == pytest.approx([0.5, 0.6])
     row = summary(scores).iloc[0]
     # Repeats 0.5 and 0.6; t(0.975, 1) = 12.706. Over the four folds it would be another number.
-    assert (row["mean"], row["n"], row["num_seeds"]) == (pytest.approx(0.55), 2, 1)
+    assert (row["mean"], row["n"], row["unit"]) == (pytest.approx(0.55), 2, "repeats")
     assert row["ci95"] == pytest.approx(12.706 * 0.05, rel=1e-4)
-    assert math.isnan(row["seed_std"])
 
 
 def test_average_is_taken_within_each_repeat() -> None:
@@ -71,8 +62,6 @@ def test_average_is_taken_within_each_repeat() -> None:
 
 
 def test_groups_of_table_three() -> None:
-    assert MUSIC == ("openmic", "nsynth", "gtzan", "mtt")
-    assert ENVIRONMENT == ("fsd50k", "esc50", "us8k")
     means = {name: average(seven_tasks(), tasks)["mean"].item() for name, tasks in GROUPS.items()}
     # Task i scores 0.1 i + 0.02 (i + 1) on average: 0.12 i + 0.02.
     assert means["Music"] == pytest.approx(0.12 * 1.5 + 0.02)
@@ -84,32 +73,91 @@ def test_groups_of_table_three() -> None:
 def test_one_repeat_has_no_interval() -> None:
     one = seven_tasks(repeats=1)
     assert summary(one)["ci95"].isna().all()
-    assert average(one)["ci95"].isna().all() and (average(one)["n"] == 1).all()
+    assert average(one, TASKS)["ci95"].isna().all() and (average(one, TASKS)["n"] == 1).all()
 
 
-def test_seeds_are_averaged_within_a_repeat_and_their_spread_reported_apart() -> None:
-    first = frame([("base", "a", 0, 1, 0.4), ("base", "a", 0, 2, 0.5)]).assign(seed=1)
-    second = frame([("base", "a", 0, 1, 0.6), ("base", "a", 0, 2, 0.7)]).assign(seed=2)
-    row = summary(pd.concat([first, second])).iloc[0]
-    assert (row["mean"], row["n"], row["num_seeds"]) == (pytest.approx(0.55), 2, 2)
-    assert row["ci95"] == pytest.approx(12.706 * 0.05, rel=1e-4)  # of 0.5 and 0.6
-    assert row["seed_std"] == pytest.approx(0.2 / math.sqrt(2))  # of 0.45 and 0.65
+def seeded(*scores: tuple[float, ...]) -> pd.DataFrame:
+    """Scores of a task: one tuple of repeats for each seed."""
+    rows = [
+        ("base", "a", 0, r, score, s) for s, of in enumerate(scores) for r, score in enumerate(of)
+    ]
+    return pd.DataFrame(rows, columns=["encoder", "task", "fold", "repeat", "score", "seed"])
+
+
+def test_the_unit_is_the_seed_where_there_are_several() -> None:
+    row = summary(seeded((0.4, 0.5), (0.6, 0.7))).iloc[0]
+    assert (row["mean"], row["n"], row["unit"]) == (pytest.approx(0.55), 2, "seeds")
+    assert row["ci95"] == pytest.approx(12.706 * 0.1, rel=1e-4)  # of 0.45 and 0.65
+    assert row["seeds"] == pytest.approx((0.45, 0.65))
+    one = summary(seeded((0.4, 0.5))).iloc[0]
+    assert (one["n"], one["unit"]) == (2, "repeats")
+    assert one["ci95"] == pytest.approx(12.706 * 0.05, rel=1e-4)
+
+
+def test_a_seed_that_deviates_widens_the_interval() -> None:
+    """Three seeds of base on the mini tasks: 57.5, 54.2, 57.9, repeats a tenth apart."""
+    means = (0.575, 0.579, 0.577, 0.542)
+    few, more = (
+        summary(seeded(*((m - 0.001, m, m + 0.001) for m in of)))["ci95"].item()
+        for of in (means[:3], means)
+    )
+    assert more > 4 * few
+    assert average(seeded(*((m, m) for m in means)), ["a"])["ci95"].item() == pytest.approx(more)
+
+
+@pytest.mark.parametrize(
+    ("mean", "ci95", "n", "reported", "expected"),
+    [
+        (0.853, 0.002, 5, Reported(85.3, 0.1), "equivalent"),
+        # Away from 0 beyond doubt, and within a point beyond doubt.
+        (0.858, 0.002, 5, Reported(85.3, 0.1), "equivalent"),
+        (0.868, 0.002, 5, Reported(85.3, 0.1), "different"),
+        (0.853, 0.020, 3, Reported(85.3, 0.1), "open"),  # as near, but nobody knows
+        (0.853, 0.002, 5, Reported(85.3, 2.0), "open"),
+        (0.853, 0.0, 5, Reported(85.3, 0.0), "equivalent"),  # 0.0 is below 0.05, not nothing
+        (0.853, float("nan"), 1, Reported(85.3, 0.1), ""),
+        (0.853, 0.002, 5, Reported(85.3), ""),
+    ],
+)
+def test_is_it_the_papers_score(
+    mean: float, ci95: float, n: int, reported: Reported, expected: str
+) -> None:
+    assert verdict(pd.Series({"mean": mean, "ci95": ci95, "n": n}), reported) == expected
+
+
+def test_equivalence_is_two_one_sided_welch_tests() -> None:
+    """Against statsmodels on values that have these means and intervals."""
+    from statsmodels.stats.weightstats import CompareMeans, DescrStatsW
+
+    spread = np.array([-2.0, -1.0, 0.0, 1.0, 2.0]) / np.sqrt(2.5)  # standard deviation 1
+    half = 2.7764 / np.sqrt(5)
+    found = set()
+    for apart in np.linspace(0.0, 1.5, 31):
+        ours, theirs = 85.3 + apart + 0.6 * spread, 85.3 + 0.3 * spread
+        both = CompareMeans(DescrStatsW(ours), DescrStatsW(theirs))
+        tost = both.ttost_ind(-1.0, 1.0, usevar="unequal")[0]
+        welch = both.ttest_ind(usevar="unequal")[1]
+        expected = "equivalent" if tost < 0.05 else "different" if welch < 0.05 else "open"
+        row = pd.Series({"mean": ours.mean() / 100, "ci95": 0.6 * half / 100, "n": 5})
+        assert verdict(row, Reported(85.3, 0.3 * half)) == expected
+        found.add(expected)
+    assert found == {"equivalent", "open", "different"}
 
 
 def test_order_of_rows_is_irrelevant_and_order_of_encoders_kept() -> None:
     scores = pd.concat([seven_tasks("zeta"), seven_tasks("alpha")])
-    assert average(scores)["encoder"].tolist() == ["zeta", "alpha"]
+    assert average(scores, TASKS)["encoder"].tolist() == ["zeta", "alpha"]
     shuffled = scores[scores["encoder"] == "zeta"].sample(frac=1, random_state=0)
-    pd.testing.assert_frame_equal(average(shuffled), average(seven_tasks("zeta")))
+    pd.testing.assert_frame_equal(average(shuffled, TASKS), average(seven_tasks("zeta"), TASKS))
 
 
 def test_refuses_gaps() -> None:
     scores = seven_tasks()
     with pytest.raises(ValueError, match="encoder base has no score on mtt, us8k"):
-        average(scores[~scores["task"].isin(["mtt", "us8k"])])
+        average(scores[~scores["task"].isin(["mtt", "us8k"])], TASKS)
     short = scores[(scores["task"] != "mtt") | (scores["repeat"] < 3)]
     with pytest.raises(ValueError, match="openmic 3, nsynth 3, gtzan 3, mtt 2, fsd50k 3"):
-        average(short)
+        average(short, TASKS)
     folds = frame([("base", "a", 1, 1, 0.1), ("base", "a", 2, 1, 0.1), ("base", "a", 1, 2, 0.1)])
     with pytest.raises(ValueError, match="base on a has 3 rows, needed: 4"):
         summary(folds)
