@@ -274,9 +274,9 @@ def release(run: str, output: Path, seed: int | None, licence: str) -> None:
     from matpac.params import load
 
     facts = release(run, load(), output, seed=seed, licence=licence)
-    click.echo(f"{output}: {facts.title}, {facts.num_parameters:,} parameters")
-    if facts.not_probed:
-        click.echo(f"not probed, which the card says: {', '.join(facts.not_probed)}")
+    click.echo(f"{output}: {facts['title']}, {facts['num_parameters']:,} parameters")
+    if facts["not_probed"]:
+        click.echo(f"not probed, which the card says: {', '.join(facts['not_probed'])}")
 
 
 @main.command()

@@ -118,7 +118,7 @@ def _describe(units: pd.DataFrame) -> dict[str, object]:
     several = len(seeds) > 1
     values = seeds if several else units["score"]
     return {
-        "mean": float(seeds.mean()),
+        "mean": float(values.mean()),
         "ci95": interval(values),
         "unit": "seeds" if several else "repeats",
         "n": len(values),
