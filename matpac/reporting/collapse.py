@@ -91,22 +91,32 @@ def load(profile: str | None = None) -> pd.DataFrame:
             f"{small / 'logs'}: no training logs; run the stage pretrain@{profile}-base"
         )
     logs = pd.concat([_read(path.parent, small) for path in found], ignore_index=True)
-    logs = logs.reindex(columns=dict.fromkeys([*logs, *SUMMARY.values()]))
-    return logs.assign(profile=profile).sort_values(["run", "seed", "step"], ignore_index=True)
+    return (
+        complete(logs)
+        .assign(profile=profile)
+        .sort_values(["run", "seed", "step"], ignore_index=True)
+    )
 
 
 def summary(logs: pd.DataFrame) -> pd.DataFrame:
     """The end of each run: means over the last tenth of its steps, then over its seeds.
 
-    Args: logs: as `load` returns them.
+    Args: logs: as `load` returns them, or from ``collapse.csv``.
     Returns: one row per run, those of `RUNS` first; the columns of `SUMMARY`.
     """
+    logs = complete(logs)
     last = logs.groupby(["run", "seed"])["step"].transform("max")
     end = logs[logs["step"] >= (1 - FINAL) * last]
     of_seeds = end.groupby(["run", "seed"])[list(SUMMARY.values())].mean()
     table = of_seeds.groupby("run").mean().set_axis(list(SUMMARY), axis=1)
     known = [run for run in RUNS if run in table.index]
     return table.loc[known + [run for run in table.index if run not in RUNS]]
+
+
+def complete(logs: pd.DataFrame) -> pd.DataFrame:
+    """With all columns of `SUMMARY`, of today's names; NaN where older logs lack one."""
+    logs = logs.rename(columns=RENAMED)
+    return logs.reindex(columns=list(dict.fromkeys([*logs, *SUMMARY.values()])))
 
 
 def symptoms(table: pd.DataFrame) -> pd.DataFrame:
@@ -178,18 +188,6 @@ def figure(logs: pd.DataFrame, out: Path, provenance: Mapping[str, Any]) -> None
         curves.to_csv(temporary, index=False, float_format="%.4g", lineterminator="\n")
 
 
-def spread(positions: Sequence[float], gap: float) -> np.ndarray:
-    """Moves label positions in [0, 1] as little as possible (in squares) to be ``gap`` apart."""
-    from sklearn.isotonic import isotonic_regression
-
-    order = np.argsort(positions, kind="stable")
-    room = gap * np.arange(len(positions))
-    moved = np.empty(len(positions))
-    wanted = np.asarray(positions, float)[order] - room
-    moved[order] = isotonic_regression(wanted, y_min=0.0, y_max=1.0 - room[-1]) + room
-    return moved
-
-
 def _profile_with_logs() -> str:
     root = paths.root()
     profile = paths.active_profile() or "smoke"
@@ -238,25 +236,14 @@ def _entropies(panels: "Sequence[Axes]", logs: pd.DataFrame, runs: Sequence[str]
         panel.title.set_color(colour)
     panels[0].set_ylim(0, 1.12 * np.log(logs["num_prototypes"].max()))  # room above ln K
     panels[0].set_ylabel("entropy of the teacher's\ndistributions (nats)")
-    _explain(panels[0], logs[logs["run"] == runs[0]])
-
-
-def _explain(panel: "Axes", part: pd.DataFrame) -> None:
-    """Names the lines of one panel at its right edge, clear of what they do on the way there."""
-    last, ceiling = part["epoch"].max(), float(np.log(part["num_prototypes"].iloc[0]))
-    near = part[part["epoch"] >= 0.3 * last]
-    lines = {
-        "ln K": (ceiling, "bottom"),
-        "of the mean": (near["teacher_entropy_of_mean"].max(), "bottom"),
-        "of single patches": (near["teacher_mean_entropy"].min(), "top"),
-    }
-    for text, (height, side) in lines.items():
-        gap = 0.02 * ceiling * (1 if side == "bottom" else -1)
-        panel.text(last, height + gap, text, ha="right", va=side, fontsize=6.5, color="0.25")
+    lines = zip(panels[0].lines[-3:], ("of the mean", "of single patches", "ln K"), strict=True)
+    for line, name in lines:
+        line.set_label(name)
+    panels[0].legend(fontsize=5.5)
 
 
 def _compare(axes: "Axes", logs: pd.DataFrame, runs: Sequence[str], column: str) -> None:
-    """All runs over training in one panel, a line per seed, each run labelled at its right end."""
+    """All runs over training in one panel, a line per seed in the colour of the run's title."""
     import seaborn
 
     palette = {run: COLOURS.get(run, "0.3") for run in runs}
@@ -273,11 +260,3 @@ def _compare(axes: "Axes", logs: pd.DataFrame, runs: Sequence[str], column: str)
     else:
         axes.set_ylim(0, None)
     axes.set(title=TITLES[column], xlabel="epoch", ylabel="", xlim=(0, None))
-    ends = summary(logs)[next(name for name, of in SUMMARY.items() if of == column)]
-    pixels = axes.transData.transform([(0, ends[run]) for run in runs])
-    heights = axes.transAxes.inverted().transform(pixels)[:, 1]
-    for run, height in zip(runs, spread(heights, 0.085), strict=True):
-        axes.text(
-            1.03, height, RUNS.get(run, run), transform=axes.transAxes,
-            color=palette[run], fontsize=6.5, va="center",
-        )  # fmt: skip

@@ -32,7 +32,11 @@ if TYPE_CHECKING:
 
 STYLE = Path(__file__).with_name("matpac.mplstyle")
 LEAST_SPAN = 2.0  # percentage points
-MARKERS = {"Music": "o", "Environment": "s", "Average": "D"}
+LOOKS = {
+    "music": {"marker": "o", "color": "C0"},
+    "sounds": {"marker": "s", "color": "C1"},
+    "average": {"marker": "D", "color": "black"},
+}
 COLUMNS = ["encoder", "mean", "ci95", "n", "unit", "seeds"]
 
 
@@ -154,31 +158,26 @@ def _write(
 
 
 def _draw_panels(points: pd.DataFrame, provenance: Provenance) -> "Figure":
-    """One panel per task, music left and environment right, the average last."""
+    """A panel per task and the average, down two columns: music left, environment right."""
     from matplotlib import style
     from matplotlib.figure import Figure
 
-    present = list(dict.fromkeys(points["panel"]))
-    music = [panel for panel in present if panel in GROUPS["Music"]]
-    groups = {"Music": music, "Environment": [panel for panel in present if panel not in music]}
-    groups = {name: column for name, column in groups.items() if column}
-    num_rows = max(map(len, groups.values()))
-    bounds = {panel: _bounds(points[points["panel"] == panel]) for panel in present}
+    panels = dict(list(points.groupby("panel", sort=False)))
+    bounds = {panel: _bounds(of_panel) for panel, of_panel in panels.items()}
     span = max(LEAST_SPAN, *(1.15 * (high - low) for low, high in bounds.values()))
+    num_rows = (len(panels) + 1) // 2
     with style.context(STYLE):
-        figure = Figure(figsize=(3.5, 0.75 + 1.0 * num_rows))
-        grid = figure.subplots(num_rows, len(groups), sharex=True, squeeze=False)
-        for (group, column), of_column in zip(groups.items(), grid.T, strict=True):
-            for axes in of_column[len(column) :]:
-                axes.set_visible(False)
-            for axes, panel in zip(of_column, column, strict=False):
-                kind = "Average" if panel == AVERAGE else group
-                _panel(axes, points[points["panel"] == panel], kind)
-                middle = sum(bounds[panel]) / 2
-                axes.set_ylim(middle - span / 2, middle + span / 2)
-            axes = of_column[len(column) - 1]
-            axes.set_xlabel("number of prototypes K")
-            axes.tick_params(labelbottom=True)
+        figure = Figure(figsize=(3.5, 0.75 + num_rows))
+        grid = figure.subplots(num_rows, 2, sharex=True, squeeze=False).T.flatten()
+        for axes, (panel, of_panel) in zip(grid, panels.items(), strict=False):
+            _panel(axes, of_panel, panel)
+            middle = sum(bounds[panel]) / 2
+            axes.set_ylim(middle - span / 2, middle + span / 2)
+        for axes in grid[len(panels) :]:
+            axes.set_visible(False)
+        for last in (num_rows - 1, len(panels) - 1):
+            grid[last].set_xlabel("number of prototypes K")
+            grid[last].tick_params(labelbottom=True)
         figure.supylabel("accuracy or mAP (%)", fontsize=7)
         _note(figure, provenance)
     return figure
@@ -218,20 +217,19 @@ def _line(axes: "Axes", x: pd.Series, points: pd.DataFrame, **look: str) -> None
             axes.plot([at] * len(seeds), seeds, transform=beside, **dots)
 
 
-def _panel(axes: "Axes", points: pd.DataFrame, kind: str) -> None:
+def _panel(axes: "Axes", points: pd.DataFrame, panel: str) -> None:
     """Scores over log2 K."""
     from matplotlib.ticker import MaxNLocator, NullLocator
 
-    colour = f"C{list(MARKERS).index(kind)}" if kind != "Average" else "black"
+    kind = "music" if panel in GROUPS["Music"] else "average" if panel == AVERAGE else "sounds"
     axes.set_xscale("log", base=2)
-    _line(axes, points["num_prototypes"], points, marker=MARKERS[kind], color=colour)
+    _line(axes, points["num_prototypes"], points, **LOOKS[kind])
     ticks = sorted(set(points["num_prototypes"]))
     axes.set_xticks(ticks, [str(k) for k in ticks])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.margins(x=0.08)
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
-    panel = points["panel"].iloc[0]
-    axes.set_title("Average" if kind == "Average" else NAMES.get(panel, panel), loc="left")
+    axes.set_title(NAMES.get(panel, panel), loc="left")
 
 
 def _note(figure: "Figure", provenance: Provenance) -> None:

@@ -158,16 +158,6 @@ def test_symptoms(
     assert tuple(collapse.symptoms(table).loc["run"]) == expected
 
 
-def test_spread_moves_labels_apart_and_no_further() -> None:
-    assert collapse.spread([0.2, 0.8, 0.5], 0.1) == pytest.approx([0.2, 0.8, 0.5])
-    # three at one place: the middle one stays; order of equals as given
-    assert collapse.spread([0.5, 0.5, 0.5], 0.1) == pytest.approx([0.4, 0.5, 0.6])
-    assert collapse.spread([0.52, 0.5], 0.1) == pytest.approx([0.56, 0.46])
-    # neither below the axis nor above it
-    assert collapse.spread([0.0, -0.2, 0.9], 0.1) == pytest.approx([0.1, 0.0, 0.9])
-    assert collapse.spread([1.0, 1.1], 0.1) == pytest.approx([0.9, 1.0])
-
-
 def test_figure_draws_the_inspected_runs_and_rewrites_the_same_bytes(
     root: Path, tmp_path: Path
 ) -> None:
@@ -198,7 +188,6 @@ def test_plot_has_one_panel_per_run_and_three_comparisons(root: Path) -> None:
     base, difference = drawn.axes[0], drawn.axes[2]
     assert len(base.lines) == 5 and base.lines[-1].get_ydata()[0] == pytest.approx(np.log(64))
     assert len(difference.lines) == 3  # two seeds and the other run
-    assert [text.get_text() for text in difference.texts] == ["both (MATPAC)", "neither"]
 
 
 def test_plot_needs_a_run(root: Path) -> None:
