@@ -1,7 +1,6 @@
 """Contracts between the files of the repository: imports, stages, notebooks, lock, style."""
 
 import ast
-import math
 import re
 import subprocess
 import sys
@@ -210,32 +209,6 @@ def test_stage_notebooks_take_a_parameter_file_and_a_run(path: Path) -> None:
     expected = {"params": smoke.SMOKE_YAML.name}
     assert given == expected | ({"run": "base"} if path.stem[:2] in ("03", "04") else {})
     assert smoke.SMOKE_YAML.parent == path.parent
-
-
-def mini() -> Params:
-    """The mini profile, whichever is active."""
-    active = load(ROOT / "params.yaml")
-    return active if active.profile == "mini" else load(ROOT / "params.mini.yaml")
-
-
-def test_notebook_06_speaks_of_the_committed_runs() -> None:
-    cells = notebook(ROOT / "notebooks" / "06_inspect_collapse.ipynb").cells
-    text = " ".join(cell.source for cell in cells)
-    prototypes, epochs = mini().model.num_prototypes, mini().pretrain.epochs
-    assert f"K = {prototypes}, so ln K = {math.log(prototypes):.2f}" in text
-    assert f"{ {10.0: 'ten', 20.0: 'twenty'}[epochs] } passes over the embedded corpus" in text
-    curves = pd.read_csv(ROOT / "figures" / "mini" / "collapse.csv")
-    final = (
-        curves[curves["step"] > 0.9 * curves["step"].max()].groupby("run").mean(numeric_only=True)
-    )
-    # What the prose claims of the figure beside it.
-    assert final.loc["base", "teacher_kl"] > 1
-    assert final.loc["no_centering", "teacher_entropy_of_mean"] < 0.1
-    assert final.loc[["no_sharpening", "neither"], "teacher_kl"].max() < 0.1
-    assert 1.3 < final.loc["alpha0", "prediction_loss"] < 2
-    assert 0.14 < final.loc["alpha0", "teacher_kl"] < final.loc["base", "teacher_kl"] / 7
-    assert 17 < final.loc["base", "prototypes_in_use"] < 20
-    assert final.drop("alpha0")["prediction_loss"].max() < 0.15
 
 
 # ---------------------------------------------------------------------------------- repository

@@ -1,0 +1,47 @@
+"""What notebook 06 says of the committed mini runs, from the committed files."""
+
+import json
+import math
+from pathlib import Path
+
+import pandas as pd
+
+from matpac.params import load
+from matpac.reporting import collapse
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_notebook_06_speaks_of_the_committed_runs() -> None:
+    notebook = json.loads((ROOT / "notebooks" / "06_inspect_collapse.ipynb").read_text("utf-8"))
+    text = " ".join("".join(cell["source"]) for cell in notebook["cells"])
+    sources = [ROOT / name for name in ("params.mini.yaml", "params.yaml")]
+    mini = load(next(path for path in sources if path.exists()))
+    prototypes, epochs = mini.model.num_prototypes, mini.pretrain.epochs
+    assert f"K = {prototypes}, so ln K = {math.log(prototypes):.2f}" in text
+    assert f"{ {10.0: 'ten', 20.0: 'twenty'}[epochs] } passes over the embedded corpus" in text
+    end = collapse.summary(pd.read_csv(ROOT / "figures" / "mini" / "collapse.csv"))
+    # What the prose claims of the picture and the table beside it.
+    ceiling, information = math.log(prototypes), end["mutual_information"]
+    assert information["base"] > 5 * information[["no_sharpening", "neither"]].max()
+    assert end.loc["no_sharpening", "mean_entropy"] > 0.97 * ceiling
+    assert end.loc["neither", "mean_entropy"] > 0.85 * ceiling
+    assert end.loc["no_centering", "entropy_of_mean"] < 0.1
+    assert information["alpha0"] < information["base"] / 2
+    others = end.drop("alpha0")
+    assert end.loc["alpha0", "prediction_loss"] > 5 * others["prediction_loss"].max()
+    collapsed = end.loc[["no_centering", "no_sharpening", "neither"], "agreement"]
+    assert collapsed.min() > 0.8 > end.loc["base", "agreement"]
+    assert 0.8 < end.loc["alpha0", "agreement"] / end.loc["base", "agreement"] < 1.25
+
+
+def test_without_prediction_the_embeddings_are_worse_than_untrained_ones() -> None:
+    table = pd.read_csv(ROOT / "figures" / "mini" / "table2.csv").set_index("model")
+    table = table[table["block"].str.startswith("This run")]
+    worse, random = table.loc["w/o prediction"], table.loc["Random initialisation"]
+    apart = random["average"] - worse["average"]
+    assert apart > math.hypot(random["average_ci95"], worse["average_ci95"])
+    # A collapsed head costs little: less than half of what training gains.
+    gain = table.loc["MATPAC", "average"] - random["average"]
+    for name in ("w/o centering", "w/o sharpening", "w/o both"):
+        assert table.loc["MATPAC", "average"] - table.loc[name, "average"] < gain / 2
