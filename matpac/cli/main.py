@@ -4,6 +4,8 @@ What a subcommand needs is imported when it runs: ``matpac --help`` loads neithe
 """
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,16 @@ class Commands(click.Group):
         except (ValueError, OSError, ImportError) as error:
             click.echo(error, err=True)
             ctx.exit(1)
+
+
+@contextmanager
+def going_on() -> Iterator[None]:
+    """Ctrl-C and SIGTERM end what can be started again in one line that says so."""
+    try:
+        yield
+    except KeyboardInterrupt as stopped:
+        click.echo(f"{str(stopped) or 'stopped'}; the same command goes on from there", err=True)
+        sys.exit(getattr(stopped, "exit_code", 130))
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -87,9 +99,10 @@ def sources() -> None:
 @click.argument("name", required=False)
 def run(notebook: str, name: str | None) -> None:
     """Executes a stage's NOTEBOOK, for NAME in runs or encoders; dvc.yaml calls this."""
-    from matpac.cli.run import run
+    with going_on():
+        from matpac.cli.run import run
 
-    run(notebook, name)
+        run(notebook, name)
 
 
 @main.command()
@@ -127,19 +140,15 @@ def pretrain(run: str, checkpoint: Path | None) -> None:
 
     The exit code is 75 after SIGTERM and 130 after Ctrl-C, the state saved.
     """
-    from matpac.core.signals import Interrupted, raising
+    from matpac.core.signals import raising
     from matpac.params import load
     from matpac.pretraining import config
     from matpac.pretraining.pretrain import pretrain
 
     params = load()
     config.seeds(params, run)
-    try:
-        with raising():
-            pretrain(run, params, checkpoint=checkpoint)
-    except Interrupted as stopped:
-        click.echo(stopped, err=True)
-        sys.exit(stopped.exit_code)
+    with going_on(), raising():
+        pretrain(run, params, checkpoint=checkpoint)
 
 
 @main.command()
