@@ -3,8 +3,7 @@
 import os
 from pathlib import Path
 
-import yaml
-
+from matpac.core import yaml_file
 from matpac.core.section import Common
 
 
@@ -25,7 +24,7 @@ def root() -> Path:
 def active_profile() -> str | None:
     """The profile that ``root()/params.yaml`` says it holds; None without such a file."""
     path = root() / "params.yaml"
-    sections = yaml.safe_load(path.read_text("utf-8")) if path.exists() else None
+    sections = yaml_file.read(path) if path.exists() else None
     return str(sections["profile"]) if isinstance(sections, dict) else None
 
 
@@ -41,5 +40,11 @@ def bulk(params: Common) -> Path:
 
 
 def expand(path: str) -> Path:
-    """A path of ``params.yaml``: ``~`` and ``$VARIABLES`` expanded, relative to the root."""
-    return root() / Path(os.path.expandvars(path)).expanduser()
+    """A path of ``params.yaml``: ``~`` and ``$VARIABLES`` expanded, relative to the root.
+
+    Raises: ValueError for a user who is not there.
+    """
+    try:
+        return root() / Path(os.path.expandvars(path)).expanduser()
+    except RuntimeError:
+        raise ValueError(f"{path}: no such user on this machine") from None

@@ -1,8 +1,9 @@
 """Progress of long work: a bar for a person watching, plain lines for a log, silence for tests.
 
-Under ``dvc repro`` a notebook runs inside papermill, which relays whole lines to the terminal but
-cannot redraw a bar; under nbval any output would be compared. So there are three modes, chosen by
-``MATPAC_PROGRESS``: ``bar`` (default; tqdm's notebook or console bar), ``lines`` and ``silent``.
+Under ``dvc repro`` what a notebook prints is kept in its executed copy, too, where a bar would be
+redrawn on page after page; under nbval any output would be compared. So there are three modes,
+chosen by ``MATPAC_PROGRESS``: ``bar`` (default; tqdm's notebook or console bar), ``lines`` and
+``silent``.
 """
 
 import os

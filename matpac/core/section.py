@@ -13,8 +13,10 @@ OpenFraction = Annotated[float, Field(gt=0, lt=1)]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 """Names become folder names and DVC stage names: lower case, digits and underscores.
 
-They start with a letter: papermill would pass a run called 2048 to its notebook as a number.
+They start with a letter: YAML reads a run called 2048 as a number.
 """
+LONGEST_SHOWN = 200
+"""Characters of a value in an error."""
 
 
 class Section(BaseModel):
@@ -76,9 +78,9 @@ def describe(error: ValidationError) -> list[str]:
         elif problem["type"] == "missing":
             message = "missing"
         elif problem["type"] != "value_error":
-            message += f", got {problem['input']!r}"
-            if isinstance(problem["input"], str) and _is_number(problem["input"]):
-                message += " (YAML reads a number like 1e-3 as text; write 1.0e-3)"
+            message += f", got {_shown(problem['input'])}"
+            if isinstance(problem["input"], str) and problem["type"] in ("int_type", "float_type"):
+                message += ", which is text (numbers: 40, 0.5, 1e-5)"
         lines += [f"  {where}: {part}" if where else f"  {part}" for part in message.split("\n")]
     return lines
 
@@ -91,9 +93,7 @@ def _deciding(value: Any) -> Any:
     return value
 
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+def _shown(value: object) -> str:
+    """A value as Python writes it, the beginning of a long one."""
+    text = repr(value)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]} ..."

@@ -14,7 +14,7 @@ EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 75}
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal ended the work; a KeyboardInterrupt like any other to notebooks and papermill.
+    """A signal ended the work; a KeyboardInterrupt like any other to notebooks.
 
     Args:
         message: what was stopped, and where.

@@ -10,6 +10,17 @@ from matpac.core.section import Common, Name, Natural, Positive, PositiveFloat, 
 Official = Literal["openmic", "nsynth", "gtzan", "mtt", "fsd50k", "esc50", "us8k"]
 """The data sets of Table I, as ``source`` names them."""
 OFFICIAL: tuple[str, ...] = get_args(Official)
+RECIPES = {
+    "pretraining": ("unlabelled", 1),
+    "openmic": ("multilabel", 200),
+    "nsynth": ("multiclass", 110),
+    "gtzan": ("multiclass", 100),
+    "mtt": ("multilabel", 200),
+    "fsd50k": ("multilabel", 200),
+    "esc50": ("multiclass", 100),
+    "us8k": ("multiclass", 100),
+}
+"""Kind and fewest clips of `matpac.corpus.RECIPES`, which would take seconds to import."""
 
 
 class Dataset(Section):
@@ -19,6 +30,11 @@ class Dataset(Section):
     def places(self) -> list[tuple[str, str]]:
         """Key and text of every path that names files of the user."""
         return []
+
+    @property
+    def unlabelled(self) -> str:
+        """Why it can be no task; "" if it can."""
+        return ""
 
 
 class EmbeddedDataset(Dataset):
@@ -31,6 +47,21 @@ class EmbeddedDataset(Dataset):
     """Clips in all, over all splits or folds."""
     seed: Natural
     """Decides every sample of every clip."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.recipe not in RECIPES:
+            raise ValueError(f"recipe: got {self.recipe!r}, allowed: {', '.join(RECIPES)}")
+        _, smallest = RECIPES[self.recipe]
+        if self.num_clips < smallest:
+            raise ValueError(
+                f"num_clips: got {self.num_clips}, allowed for {self.recipe}: {smallest} or more"
+            )
+        return self
+
+    @property
+    def unlabelled(self) -> str:
+        return "" if RECIPES[self.recipe][0] != "unlabelled" else f"the recipe {self.recipe} has none"
 
 
 class OfficialDataset(Dataset):
@@ -107,6 +138,10 @@ class FolderDataset(Dataset):
         table = [] if self.csv is None else [("csv", self.csv)]
         return [("audio", folder) for folder in folders] + table
 
+    @property
+    def unlabelled(self) -> str:
+        return "" if self.kind else "its key kind is not given"
+
 
 class PackedDataset(Dataset):
     """Audio inside WebDataset tars or parquet shards, which stay packed: a pretraining corpus."""
@@ -121,6 +156,10 @@ class PackedDataset(Dataset):
     def places(self) -> list[tuple[str, str]]:
         shards = [self.shards] if isinstance(self.shards, str) else self.shards
         return [("shards", text) for text in shards]
+
+    @property
+    def unlabelled(self) -> str:
+        return "packed audio has none"
 
 
 DatasetConfig = Annotated[

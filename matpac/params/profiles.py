@@ -10,8 +10,7 @@ import signal
 import subprocess
 from pathlib import Path
 
-import yaml
-
+from matpac.core import yaml_file
 from matpac.params import load
 
 
@@ -45,11 +44,8 @@ def use(profile: str, root: Path) -> str:
 
 
 def _profile(path: Path) -> str:
-    """The profile that a file says it holds. Raises: FileNotFoundError; ValueError."""
-    try:
-        sections = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path}: not valid YAML: {error}") from None
+    """The profile that a file says it holds. Raises: OSError; ValueError."""
+    sections = yaml_file.read(path)
     if not isinstance(sections, dict) or "profile" not in sections:
         raise ValueError(f"{path}: no key 'profile'")
     return str(sections["profile"])
