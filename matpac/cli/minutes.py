@@ -12,14 +12,14 @@ def minutes(executed: Path, names: Iterable[str]) -> dict[str, float]:
     """Minutes per executed notebook, in the order in which they were started.
 
     Args:
-        executed: folder of executed notebooks.
+        executed: folder of notebooks that papermill wrote.
         names: of the notebooks, without suffix; those that have not run are left out.
     """
     timed = []
     for path in (executed / f"{name}.ipynb" for name in names):
         if not path.exists():
             continue
-        record = json.loads(path.read_text())["metadata"].get("matpac", {})
+        record = json.loads(path.read_text())["metadata"].get("papermill", {})
         if record.get("duration") is not None:
             timed.append((record["start_time"], path.stem, record["duration"] / 60))
     return {name: duration for _, name, duration in sorted(timed)}

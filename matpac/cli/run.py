@@ -1,26 +1,30 @@
-"""Runs a stage's notebook; the executed copy is kept for people.
+"""Runs a stage's notebook with papermill; the executed copy is kept for people.
 
 The cells run in this process, in IPython's shell without a kernel: a stage starts one interpreter,
 which is that of the command, prints straight to the terminal and gets Ctrl-C from it.
 """
 
 import base64
-import json
 import os
 import sys
-import time
 from collections.abc import Callable
-from contextlib import chdir, redirect_stderr, redirect_stdout
-from datetime import datetime
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, TextIO
 
+# jsonschema's checks of addresses, which no notebook has, take two seconds to import.
+sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+
+import papermill
 from IPython.core.displayhook import DisplayHook
 from IPython.core.displaypub import DisplayPublisher
 from IPython.core.interactiveshell import InteractiveShell
+from nbformat import NotebookNode
+from nbformat.v4 import new_output
+from papermill.engines import Engine, NotebookExecutionManager, papermill_engines
 from traitlets.config import Config
 
-from matpac.core import files, paths
+from matpac.core import paths
 from matpac.params import load
 
 
@@ -35,53 +39,44 @@ def run(notebook: str, key: str | None) -> Path:
         shows, too.
     """
     root = paths.root()
-    executed = paths.small(load()) / "executed" / f"{notebook}-{key}.ipynb"
-    if key is None:
-        executed = executed.with_name(f"{notebook}.ipynb")
+    folder = paths.small(load()) / "executed"
+    folder.mkdir(parents=True, exist_ok=True)
+    executed = folder / (f"{notebook}-{key}.ipynb" if key else f"{notebook}.ipynb")
     # Waiting threads spin shortly, then sleep: on a busy machine long spinning is ten times slower.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     os.environ.setdefault("MATPAC_PROGRESS", "lines")
     os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
-    document = json.loads((root / "notebooks" / f"{notebook}.ipynb").read_text("utf-8"))
-    inject(document, {"params": "params.yaml"} | ({"run": key} if key else {}))
-    with chdir(root):
-        execute(document, executed)
+    papermill_engines.register("here", Here)
+    papermill.execute_notebook(
+        root / "notebooks" / f"{notebook}.ipynb",
+        executed,
+        parameters={"params": "params.yaml"} | ({"run": key} if key else {}),
+        engine_name="here",
+        cwd=root,
+        kernel_name="python3",
+        language="python",
+        progress_bar=False,
+    )
     return executed
 
 
-def inject(document: dict[str, Any], parameters: dict[str, str]) -> None:
-    """Adds a cell with other values below that which is tagged ``parameters``."""
-    tags = [cell["metadata"].get("tags", []) for cell in document["cells"]]
-    source = "\n".join(f"{name} = {value!r}" for name, value in parameters.items())
-    cell = {"cell_type": "code", "id": "injected", "metadata": {"tags": ["injected-parameters"]}}
-    index = next(i for i, names in enumerate(tags) if "parameters" in names)
-    document["cells"].insert(index + 1, cell | {"source": source})
+class Here(Engine):
+    """Papermill's engine without another process."""
 
-
-def execute(document: dict[str, Any], path: Path) -> None:
-    """Runs the cells of a notebook and keeps what they show; saved after each of them.
-
-    Args:
-        document: a notebook of format 4.5, changed in place.
-        path: where it is saved.
-    Raises: what a cell raises; the cells behind it are not run.
-    """
-    cells = [cell for cell in document["cells"] if cell["cell_type"] == "code"]
-    for cell in cells:
-        cell |= {"execution_count": None, "outputs": []}
-    start, started = time.monotonic(), datetime.now().astimezone()
-    shell = Shell.instance()
-    for number, cell in enumerate(cells, start=1):
-        cell["execution_count"] = number
-        error = shell.run(cell)
-        timing = {"start_time": started.isoformat(), "duration": time.monotonic() - start}
-        document["metadata"]["matpac"] = timing | {"python": sys.executable}
-        with files.replacing(path) as temporary:
-            temporary.write_text(json.dumps(document, indent=1, default=_text) + "\n", "utf-8")
-        if isinstance(error, Exception):
-            print(f"{path}: the notebook up to the error, with its traceback", file=sys.stderr)
-        if error is not None:
-            raise error
+    @classmethod
+    def execute_managed_notebook(
+        cls, manager: NotebookExecutionManager, kernel_name: str, **_: Any
+    ) -> None:
+        """Runs the cells one by one; the notebook is saved around each of them."""
+        shell, cells = Shell.instance(), manager.nb.cells
+        for index, cell in enumerate(cells):
+            manager.cell_start(cell, index)
+            error = shell.run(cell) if cell.cell_type == "code" else None
+            if error is not None:
+                manager.cell_exception(cell, index)
+            manager.cell_complete(cell, index)
+            if error is not None:
+                raise error
 
 
 class Shell(InteractiveShell):
@@ -91,16 +86,16 @@ class Shell(InteractiveShell):
     """A shell without this is a terminal to pandas, which would cut its tables to its width."""
 
     def __init__(self) -> None:
-        self.outputs: list[dict[str, Any]] = []
+        self.outputs: list[NotebookNode] = []
         config = Config({"HistoryManager": {"enabled": False}})
         super().__init__(config=config, display_pub_class=Publisher, displayhook_class=Results)
 
-    def run(self, cell: dict[str, Any]) -> BaseException | None:
+    def run(self, cell: NotebookNode) -> BaseException | None:
         """Runs a cell into its own ``outputs``. Returns: the exception that ended it."""
-        self.outputs = cell["outputs"]
+        self.outputs, cell.execution_count = cell.outputs, self.execution_count
         streams = [Stream(name, getattr(sys, name), self.show) for name in ("stdout", "stderr")]
         with redirect_stdout(streams[0]), redirect_stderr(streams[1]):
-            result = self.run_cell("".join(cell["source"]), store_history=True)
+            result = self.run_cell(cell.source, store_history=True)
         return result.error_before_exec or result.error_in_exec
 
     def show(self, output_type: str, **content: Any) -> None:
@@ -109,7 +104,7 @@ class Shell(InteractiveShell):
         if output_type == "stream" and last.get("name") == content["name"]:
             last["text"] += content["text"]
         else:
-            self.outputs.append({"output_type": output_type} | content)
+            self.outputs.append(new_output(output_type, **content))
 
     def init_virtualenv(self) -> None:
         """This process's packages, whatever VIRTUAL_ENV says."""
@@ -129,9 +124,11 @@ class Results(DisplayHook):
 
     def write_format_data(self, format_dict: dict, md_dict: dict | None = None) -> None:
         """Into the document."""
-        count = self.shell.execution_count
         self.shell.show(
-            "execute_result", execution_count=count, data=format_dict, metadata=md_dict or {}
+            "execute_result",
+            execution_count=self.shell.execution_count,
+            data=plain(format_dict),
+            metadata=md_dict or {},
         )
 
     def finish_displayhook(self) -> None:
@@ -144,7 +141,15 @@ class Publisher(DisplayPublisher):
 
     def publish(self, data: dict, metadata: dict | None = None, **_: Any) -> None:
         """Into the document."""
-        self.shell.show("display_data", data=data, metadata=metadata or {})
+        self.shell.show("display_data", data=plain(data), metadata=metadata or {})
+
+
+def plain(data: dict[str, Any]) -> dict[str, Any]:
+    """Images as notebooks have them."""
+    return {
+        kind: base64.b64encode(value).decode() if isinstance(value, bytes) else value
+        for kind, value in data.items()
+    }
 
 
 class Stream:
@@ -162,8 +167,3 @@ class Stream:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
-
-
-def _text(value: Any) -> str:
-    """Bytes of an image as notebooks have them."""
-    return base64.b64encode(value).decode()
