@@ -12,7 +12,6 @@ import pytest
 import yaml
 
 from matpac.cli.main import main
-from matpac.core import fingerprints
 from matpac.data.config import FetchParams, LogmelParams
 from matpac.params import Params, load
 from matpac.pretraining import config
@@ -22,6 +21,7 @@ from matpac.probing.config import ProbeParams
 import canonical
 import command
 import smoke
+from closure import import_closure
 
 ROOT = Path(__file__).parents[1]
 ENTRY = {
@@ -100,7 +100,7 @@ def missing(stage: str, deps: list[str]) -> list[str]:
     listed = [dep.removeprefix("matpac/") for dep in deps if dep.startswith("matpac/")]
     return [
         file
-        for file in fingerprints.import_closure(ENTRY[stage])
+        for file in import_closure(ENTRY[stage])
         if not any(file == dep or file.startswith(f"{dep}/") for dep in listed)
         # The class of a section decides nothing: its values are parameters of the stage.
         and not file.startswith(DECIDE_NOTHING)

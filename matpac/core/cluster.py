@@ -9,13 +9,13 @@ kinds of processors last digits may still differ: equal machines make equal stor
 
 import pickle
 import socket
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from matpac.core.fingerprints import code_digest
 
@@ -25,12 +25,14 @@ if TYPE_CHECKING:
 VARIABLE = "DASK_SCHEDULER_ADDRESS"
 """Dask's own variable; ``logmel.scheduler`` wins."""
 SECONDS_TO_CONNECT = 10
+JOBS_AT_A_TIME = 1000
+"""Jobs that wait or run on the cluster: its number of workers may change."""
 PACKAGES = ("numpy", "soundfile", "torch", "torchaudio")
 """What decides log-mels besides this library's code."""
 
 
-class Cluster(Executor):
-    """An executor whose jobs run on a Dask cluster; `shutdown` leaves the cluster running.
+class Cluster:
+    """A Dask cluster that works for us; `shutdown` leaves it running.
 
     Args:
         address: of the scheduler, e.g. ``"tcp://10.0.0.1:8786"``.
@@ -42,17 +44,20 @@ class Cluster(Executor):
 
     def __init__(self, address: str, *, setting: str, folders: Sequence[Path]) -> None:
         try:
-            client = _client_class()
+            from distributed import Client
         except ModuleNotFoundError:
             raise ModuleNotFoundError(
                 f"{setting}: got {address!r}, which needs the package distributed; "
                 "run `pip install distributed`"
             ) from None
-        self.address, self.setting = address, setting
+        self.name = f"{setting} {address}"
         self.folders = [str(folder.resolve()) for folder in folders]
         try:
-            self._client = client(address, timeout=SECONDS_TO_CONNECT, set_as_default=False)
-        except (OSError, ValueError) as error:
+            # A client that finds nobody stays half-open and can keep the next one from starting.
+            place = urlsplit(address)
+            socket.create_connection((place.hostname, place.port), SECONDS_TO_CONNECT).close()
+            self._client = Client(address, timeout=SECONDS_TO_CONNECT, set_as_default=False)
+        except (OSError, ValueError, TypeError) as error:
             raise ConnectionError(
                 f"{setting}: got {address!r}, where no Dask scheduler answered within "
                 f"{SECONDS_TO_CONNECT} s ({error})"
@@ -60,98 +65,74 @@ class Cluster(Executor):
         if not self._client.nthreads():
             print(f"{address} has no workers yet, waiting for them", flush=True)
 
-    def submit(self, function: Callable[[Any], Any], job: Any) -> Future:  # type: ignore[override]
-        """Runs ``function(job)`` on a worker; the function must be a module's of this library."""
-        module = function.__module__.removeprefix("matpac.")
-        content = pickle.dumps((function, job)), module, environment(module), self.folders
-
-        async def ask() -> "distributed.Future":
-            return self._client.submit(_remote(), *content, pure=False)
-
-        # In the client's own thread: when the scheduler ends, that goes through what was asked.
-        asked = self._client.sync(ask)
-        # Not `Client.get_executor`, whose futures may then never be done.
-        future: Future = Future()
-        future.add_done_callback(lambda _: asked.cancel() if future.cancelled() else None)
-        asked.add_done_callback(lambda _: _pass_on(asked.result, future))
-        return future
-
-    @contextmanager
-    def explained(self) -> Iterator[None]:
-        """Says in a RuntimeError what happened to a cluster that gave up a job of the block."""
+    def map(
+        self, function: Callable[[Any], Any], jobs: Iterable[Any], *, ordered: bool
+    ) -> Iterator[Any]:
+        """As `matpac.core.parallel.Workers.map`. Raises: RuntimeError if the cluster gives up."""
         from distributed.client import FutureCancelledError
         from distributed.comm import CommClosedError
         from distributed.scheduler import KilledWorker
 
         kept = "what is finished is kept: run the stage again"
         try:
-            yield
+            yield from self._results(function, jobs, ordered)
         except KilledWorker as error:
             raise RuntimeError(
-                f"{self.setting} {self.address}: {error.allowed_failures + 1} workers ended "
-                "abruptly on the same job, most often for lack of memory; give each more, or "
-                f"fewer threads; {kept}"
+                f"{self.name}: {error.allowed_failures + 1} workers ended abruptly on the same "
+                f"job, most often for lack of memory; give each more, or fewer threads; {kept}"
             ) from error
         except (FutureCancelledError, CommClosedError) as error:
             raise RuntimeError(
-                f"{self.setting} {self.address}: the scheduler ended or was restarted; {kept}"
+                f"{self.name}: the scheduler ended or was restarted; {kept}"
             ) from error
 
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+    def _results(self, function: Callable, jobs: Iterable, ordered: bool) -> Iterator:
+        from distributed import as_completed
+
+        if ordered:
+            in_order: deque[distributed.Future] = deque()
+            for job in jobs:
+                in_order.append(self._submit(function, job))
+                if len(in_order) >= JOBS_AT_A_TIME:
+                    yield in_order.popleft().result()
+            while in_order:
+                yield in_order.popleft().result()
+            return
+        ready = as_completed(loop=self._client.loop)
+        for job in jobs:
+            ready.add(self._submit(function, job))
+            if ready.count() >= JOBS_AT_A_TIME:
+                yield next(ready).result()
+        yield from (future.result() for future in ready)
+
+    def _submit(self, function: Callable, job: Any) -> "distributed.Future":
+        content = pickle.dumps((function, job)), environment(), self.folders
+
+        async def ask() -> "distributed.Future":
+            return self._client.submit(_remote(), *content, pure=False)
+
+        # In the client's own thread: when the scheduler ends, that goes through what was asked.
+        return self._client.sync(ask)
+
+    def shutdown(self, *, cancel_futures: bool) -> None:
         """Disconnects; jobs that are not finished are given up."""
         self._client.close()
 
 
-def _client_class() -> "type[distributed.Client]":
-    """Dask's client, which `distributed` alone would leave half-open where it cannot start.
-
-    Collected as garbage later, perhaps in the thread that another client is starting, such a one
-    would wait for a lock that is held until that thread has started.
-    """
-    from distributed import Client
-
-    class ClosedUnlessStarted(Client):
-        def start(self, **kwargs: Any) -> None:
-            try:
-                super().start(**kwargs)
-            except BaseException:
-                self.close()
-                raise
-
-    return ClosedUnlessStarted
-
-
-def _pass_on(result: Callable[[], Any], future: Future) -> None:
-    """Gives a future the outcome of a finished job, unless nobody waits for it any more."""
-    if not future.set_running_or_notify_cancel():
-        return
-    try:
-        found = result()
-    except BaseException as error:
-        future.set_exception(error)
-    else:
-        future.set_result(found)
-
-
 @cache
-def environment(module: str) -> dict[str, str]:
-    """What decides the results of a module's functions: our code and the packages it uses."""
-    found = {"matpac": code_digest("audio", "data", "features")}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "missing"
-    return found
+def environment() -> dict[str, str]:
+    """What decides the results: our code and the packages it uses."""
+    installed = {each.name: each.version for each in metadata.distributions()}
+    packages = {package: installed.get(package, "missing") for package in PACKAGES}
+    return {"matpac": code_digest("audio", "data", "features")} | packages
 
 
-def run(content: bytes, module: str, wanted: dict[str, str], folders: list[str]) -> Any:
+def run(content: bytes, wanted: dict[str, str], folders: list[str]) -> Any:
     """On a worker: a pickled function applied to its pickled job, if this is the place for it.
 
     Raises: RuntimeError naming what differs here; FileNotFoundError naming an unseen folder.
     """
-    host = socket.gethostname()
-    found = environment(module)
+    host, found = socket.gethostname(), environment()
     if differing := [
         f"{name} {found.get(name)} (needed: {value})"
         for name, value in wanted.items()
@@ -161,12 +142,11 @@ def run(content: bytes, module: str, wanted: dict[str, str], folders: list[str])
             f"the Dask worker on {host} has other code and would make other files: "
             f"{', '.join(differing)}; restart the workers with the same environment"
         )
-    for folder in folders:
-        if not Path(folder).is_dir():
-            raise FileNotFoundError(
-                f"{folder}: the Dask worker on {host} does not see this folder; a cluster's "
-                "workers need the file system of the machine that asks them"
-            )
+    if unseen := [folder for folder in folders if not Path(folder).is_dir()]:
+        raise FileNotFoundError(
+            f"{unseen[0]}: the Dask worker on {host} does not see this folder; a cluster's "
+            "workers need the file system of the machine that asks them"
+        )
     function, job = pickle.loads(content)
     return function(job)
 

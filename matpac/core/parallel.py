@@ -10,24 +10,29 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent import futures
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    wait,
+)
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 from threading import Thread
 from typing import Any, Self, TypeVar
+
+import joblib
 
 from matpac.core import paths
 from matpac.core.cluster import VARIABLE, Cluster
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
-Pool = TypeVar("Pool", bound=Executor)
-
-JOBS_AT_A_CLUSTER = 1000
-"""Jobs that wait or run there at a time: its number of workers may change."""
+Pool = TypeVar("Pool", bound=Executor | Cluster)
 
 
 class Workers:
@@ -52,7 +57,7 @@ class Workers:
         scheduler: str | None = None,
         folders: Sequence[Path] = (),
     ) -> None:
-        self.count = count or _cores()
+        self.count = count or joblib.cpu_count()  # which knows affinity and a container's share
         self.preload, self.fewest, self.folders = preload, fewest, folders
         self.setting = "logmel.scheduler" if scheduler else VARIABLE
         self.scheduler = scheduler or os.environ.get(VARIABLE)
@@ -66,14 +71,9 @@ class Workers:
         """
         bulk = paths.bulk(params)
         bulk.mkdir(parents=True, exist_ok=True)
-        section = params.logmel
-        return cls(
-            section.workers,
-            preload=preload,
-            fewest=fewest,
-            scheduler=section.scheduler,
-            folders=[bulk, *(folder for folder in audio if folder.is_dir())],
-        )
+        folders = [bulk, *(folder for folder in audio if folder.is_dir())]
+        wanted = {"scheduler": params.logmel.scheduler, "folders": folders}
+        return cls(params.logmel.workers, preload=preload, fewest=fewest, **wanted)
 
     def map(
         self,
@@ -91,35 +91,39 @@ class Workers:
         Raises: whatever ``function`` raises; RuntimeError if a process is killed or a cluster gives
             up; as `Cluster`.
         """
-        executor = self._executor(num_items)
-        if executor is None:
-            yield from map(function, jobs)
-            return
-        clustered = isinstance(executor, Cluster)
-        window = JOBS_AT_A_CLUSTER if clustered else 4 * self.count
-        in_flight: dict[futures.Future, None] = {}  # in the order of submission
-        with executor.explained() if clustered else self._explained():
-            try:
-                for job in jobs:
-                    in_flight[executor.submit(function, job)] = None
-                    if len(in_flight) >= window:
-                        yield from _results(in_flight, ordered)
-                while in_flight:
-                    yield from _results(in_flight, ordered)
-            finally:
-                for future in in_flight:
-                    future.cancel()
+        if self.scheduler:
+            return self._cluster.map(function, jobs, ordered=ordered)
+        if self.count == 1:
+            return map(function, jobs)
+        few = num_items < self.fewest and "_processes" not in vars(self)
+        executor = self._threads if few else self._processes
+        return self._results(executor, function, jobs, ordered)
 
     def pool(self) -> ProcessPoolExecutor | None:
         """Processes on this machine; None if there is one worker: this process."""
         return self._processes if self.count > 1 else None
 
-    def _executor(self, num_items: int) -> Executor | None:
-        if self.scheduler:
-            return self._cluster
-        if self.count > 1 and num_items < self.fewest and "_processes" not in vars(self):
-            return self._threads
-        return self.pool()
+    def _results(
+        self, executor: Executor, function: Callable, jobs: Iterable, ordered: bool
+    ) -> Iterator:
+        in_flight: list[Future] = []  # in the order of submission
+        try:
+            for job in jobs:
+                in_flight.append(executor.submit(function, job))
+                if len(in_flight) >= 4 * self.count:
+                    yield from _ready(in_flight, ordered)
+            while in_flight:
+                yield from _ready(in_flight, ordered)
+        except BrokenProcessPool as error:
+            raise RuntimeError(
+                f"one of {self.count} worker processes was killed, most often because memory ran "
+                "out; what is finished is kept: run the stage again, with a smaller "
+                "logmel.workers if that is so (in a script of your own, the call also has to "
+                'stand below `if __name__ == "__main__":`)'
+            ) from error
+        finally:
+            for future in in_flight:
+                future.cancel()
 
     @cached_property
     def _threads(self) -> ThreadPoolExecutor:
@@ -127,14 +131,9 @@ class Workers:
 
     @cached_property
     def _processes(self) -> ProcessPoolExecutor:
-        # Never plain fork: the parent may run threads (torch, a Jupyter kernel).
-        if "forkserver" not in multiprocessing.get_all_start_methods():
-            context = multiprocessing.get_context("spawn")
-        else:
-            context = multiprocessing.get_context("forkserver")
-            context.set_forkserver_preload(["__main__", __name__, self.preload])
+        context = unforked(self.preload)
         return self._opened(
-            ProcessPoolExecutor(self.count, mp_context=context, initializer=_follow_the_parent)
+            ProcessPoolExecutor(self.count, mp_context=context, initializer=follow_the_parent)
         )
 
     @cached_property
@@ -145,18 +144,6 @@ class Workers:
         self._open.callback(executor.shutdown, cancel_futures=True)
         return executor
 
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except BrokenProcessPool as error:
-            raise RuntimeError(
-                f"one of {self.count} worker processes was killed, most often because memory ran "
-                "out; what is finished is kept: run the stage again, with a smaller "
-                "logmel.workers if that is so (in a script of your own, the call also has to "
-                'stand below `if __name__ == "__main__":`)'
-            ) from error
-
     def __enter__(self) -> Self:
         return self
 
@@ -164,18 +151,28 @@ class Workers:
         self._open.close()
 
 
-def _results(in_flight: dict[futures.Future, None], ordered: bool) -> Iterator:
+def _ready(in_flight: list[Future], ordered: bool) -> Iterator:
     """Waits for the oldest, or for any, and takes what is done out of ``in_flight``."""
-    if ordered:
-        done = {next(iter(in_flight))}
-    else:
-        done = futures.wait(in_flight, return_when=futures.FIRST_COMPLETED).done
+    done = in_flight[:1] if ordered else wait(in_flight, return_when=FIRST_COMPLETED).done
     for future in done:
-        del in_flight[future]
+        in_flight.remove(future)
         yield future.result()
 
 
-def _follow_the_parent() -> None:
+def unforked(preload: str) -> multiprocessing.context.BaseContext:
+    """How to start processes that are no forks of this one, which may run threads (torch, CUDA, a
+    Jupyter kernel) whose locks a fork would find locked for ever.
+
+    Args: preload: module to import once for all of them, where the system can.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["__main__", __name__, preload])
+    return context
+
+
+def follow_the_parent(*_: object) -> None:
     """In a new process: Ctrl-C is for the parent to handle, and its end, even by force, is ours."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
@@ -185,10 +182,3 @@ def _follow_the_parent() -> None:
         os._exit(1)
 
     Thread(target=end, daemon=True).start()
-
-
-def _cores() -> int:
-    """Cores this process may use, which in a batch job are fewer than the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

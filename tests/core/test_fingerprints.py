@@ -5,7 +5,10 @@ from pathlib import Path
 import pytest
 
 from matpac.core import fingerprints
-from matpac.core.fingerprints import code_digest, import_closure
+from matpac.core.fingerprints import code_digest
+
+import closure
+from closure import import_closure
 
 SOURCES = {
     "entry.py": "import os\nfrom matpac import near\nfrom matpac.pack import inner\n",
@@ -26,6 +29,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     monkeypatch.setattr(fingerprints, "PACKAGE", tmp_path)
+    monkeypatch.setattr(closure, "PACKAGE", tmp_path)
     return tmp_path
 
 

@@ -10,7 +10,7 @@ import command
 import pytest
 import yaml
 
-from matpac.core import files, fingerprints
+from matpac.core import files
 from matpac.data import sources
 from matpac.params import Params, load, parse
 from matpac.core import paths
@@ -173,7 +173,7 @@ def test_dvc_reruns_fetch_by_it() -> None:
     # Restored from the cache, it would tell how things were.
     names = [name, "data/${item.profile}/weights.json"]
     assert stages["sources"]["outs"] == [{n: {"cache": False, "persist": True}} for n in names]
-    closure = {f"matpac/{each}" for each in fingerprints.import_closure("sources")}
+    closure = {f"matpac/{each}" for each in import_closure("data.sources")}
     assert closure == set(stages["sources"]["deps"])
 
 
