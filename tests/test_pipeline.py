@@ -242,9 +242,9 @@ def test_ctrl_c_saves_and_the_next_repro_goes_on(project: Path, edit) -> None:
 
 def test_metrics_and_plots_are_readable(project: Path) -> None:
     metrics = dvc(project, "metrics", "show")
-    assert "teacher_kl" in metrics and "probe/base.json" in metrics
+    assert "mutual_information" in metrics and "probe/base.json" in metrics
     page = dvc(project, "plots", "show", "--out", "plots")
     assert "index.html" in page
     text = (project / "plots" / "index.html").read_text()
-    for column in ("total_loss", "teacher_kl", "prototypes_in_use"):
+    for column in ("total_loss", "mutual_information", "prototypes_in_use"):
         assert column in text

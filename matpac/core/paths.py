@@ -1,9 +1,11 @@
 """Where things lie: the project's root, and a profile's folders."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from matpac.core import yaml_file
+from matpac.core import files, yaml_file
 from matpac.core.section import Common
 
 
@@ -37,6 +39,17 @@ def bulk(params: Common) -> Path:
     """Folder of audio, log-mel stores, training states and embeddings."""
     base = os.environ.get("MATPAC_DATA") or params.storage or "data"
     return expand(base) / params.profile
+
+
+@contextmanager
+def claimed(params: Common, stage: str) -> Iterator[None]:
+    """Within it no other process runs this stage on the same bulk folder, which it would spoil.
+
+    Args: stage: its name, with that of a run or encoder where these may run side by side.
+    Raises: RuntimeError naming the lock if another keeps it for longer than a minute.
+    """
+    with files.locked(bulk(params) / f".{stage}.lock", f"runs the stage {stage} there"):
+        yield
 
 
 def expand(path: str) -> Path:

@@ -29,7 +29,7 @@ from matpac.features.shards import (
     shard_path,
     write_shard,
 )
-from matpac.features.store import COLUMNS, verify
+from matpac.features.store import COLUMNS, digest, verify
 
 VERSION = 2
 """Raise when equal manifests and front ends give other stores, so that all are made again."""
@@ -147,7 +147,7 @@ def _write_index(
         "num_excluded": len(left_out),
         "excluded": left_out[["clip", "excluded"]].head(manifests.LISTED).to_dict("records"),
     }
-    files.write_json(folder / "index.json", index)
+    files.write_json(folder / "index.json", index | {"digest": digest(index)})
 
 
 def _part(folder: Path, number: int) -> tuple[dict[str, Any], dict[str, list]]:
@@ -181,7 +181,7 @@ def _write_tables(folder: Path, table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _kept(folder: Path, key: str) -> dict[str, Any] | None:
-    """The index of an existing store if it is the wanted one and its files have their sizes."""
+    """The index of an existing store if it is the wanted one and its files are what it says."""
     if not (folder / "index.json").exists():
         return None
     try:

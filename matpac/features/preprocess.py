@@ -28,7 +28,8 @@ def preprocess(params: LogmelParams | dict[str, Any]) -> dict[str, Any]:
     Args: params: the sections of `matpac.params.config.LogmelParams`.
     Returns: {"stores": name -> index, "pretraining": content of ``pretraining.json``}.
     Raises: FileNotFoundError naming the ``fetch`` stage if a manifest is missing; ValueError naming
-        the clips of a data set of which more than ``logmel.max_bad_fraction`` cannot be used; as
+        the clips of a data set of which more than ``logmel.max_bad_fraction`` cannot be used;
+        OSError naming the file that a full disk left no room for; as `paths.claimed` and
         `Workers.map`.
     """
     params = section.parse(LogmelParams, params)
@@ -37,7 +38,7 @@ def preprocess(params: LogmelParams | dict[str, Any]) -> dict[str, Any]:
     processes = Workers.of(
         params, preload="matpac.features.shards", fewest=FEWEST_CLIPS, audio=audio
     )
-    with processes as workers:
+    with paths.claimed(params, "logmel"), processes as workers:
         for name in manifests.names(params):
             manifest, _ = manifests.load(params, name, columns=manifests.STORED)
             index, made = build.build(

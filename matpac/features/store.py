@@ -5,23 +5,24 @@ The store of a data set is a folder ``<bulk>/<profile>/logmel/<name>/``:
     shard-00000.f16  half-precision log-mels, time-major (frames, F), clip after clip
     clips.parquet    one row per row of the manifest: clip, shard, first_frame, num_frames, excluded
     clips.npy        the numbers of the usable rows once more, to be memory-mapped (`COLUMNS`)
-    index.json       front end, checksums and sizes, counts, statistics
+    index.json       front end, checksums and sizes, counts, statistics, a digest of all that
 
-`matpac.features.build` writes it. Opening reads neither shards nor tables, so millions of clips
-open at once and cost no memory, and a crop reads only its own bytes.
+`matpac.features.build` writes it. Opening compares the tables with their checksums, and each shard
+once per change of its file; besides it reads nothing, so millions of clips open at once and cost no
+memory, and a crop reads only its own bytes.
 
 Shapes: B clips, F mel bins, T frames.
 """
 
 import mmap
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 
-from matpac.core import files
+from matpac.core import files, fingerprints
 
 DTYPE = np.dtype("<f2")
 COLUMNS = ("row", "shard", "first_frame", "num_frames")
@@ -36,17 +37,23 @@ class Store:
     Args:
         folder: the store.
         index_sha256: checksum of ``index.json`` that DVC tracks, if it is to be compared.
+        verified: it was compared a moment ago, by another process.
     Attributes:
         index: the content of ``index.json``.
         num_frames: T of each clip, (number of clips,).
         rows: each clip's row in the manifest, (number of clips,).
-    Raises: FileNotFoundError naming the stage to run if a file is missing; ValueError if one has
-        not the size in the index, or the index is not the expected one.
+    Raises: FileNotFoundError naming the stage to run if a file is missing; ValueError if one is not
+        what the index says, or the index not what was written, or not the expected one.
     """
 
-    def __init__(self, folder: Path, *, index_sha256: str | None = None) -> None:
-        self.folder, self.index_sha256 = Path(folder), index_sha256
-        self.index = verify(self.folder, index_sha256=index_sha256)
+    def __init__(
+        self, folder: Path, *, index_sha256: str | None = None, verified: bool = False
+    ) -> None:
+        self.folder = Path(folder)
+        if verified:
+            self.index = files.read_json(self.folder / "index.json")
+        else:
+            self.index = verify(self.folder, index_sha256=index_sha256)
         self.num_mels = int(self.index["front_end"]["num_mels"])
         columns = np.load(self.folder / "clips.npy", mmap_mode="r").view(np.ndarray)
         self.rows, self._shard, self._first_frame, self.num_frames = columns
@@ -121,16 +128,14 @@ class Store:
         return self._maps[shard]
 
     def __reduce__(self) -> tuple:
-        return _reopen, (self.folder, self.index_sha256)
+        return partial(Store, self.folder, verified=True), ()
 
 
-def verify(
-    folder: Path, *, checksums: bool = False, index_sha256: str | None = None
-) -> dict[str, Any]:
-    """Compares a store with its index: sizes always, every byte on request.
+def verify(folder: Path, *, again: bool = False, index_sha256: str | None = None) -> dict[str, Any]:
+    """Compares a store with its index.
 
     Args:
-        checksums: read all shards and compare their SHA-256.
+        again: read all shards, also those that did not change since they were last found right.
         index_sha256: what the index's own checksum should be.
     Returns: the index.
     Raises: as `Store`.
@@ -144,6 +149,8 @@ def verify(
             f"run {_command(folder)}"
         )
     index = files.read_json(path)
+    if not isinstance(index, dict) or index.get("digest") != digest(index):
+        raise ValueError(f"{path}: not what was written; run {_command(folder)}")
     for entry in [*index["tables"], *index["shards"]]:
         part = folder / entry["file"]
         if not part.exists():
@@ -152,15 +159,18 @@ def verify(
             raise ValueError(
                 f"{part}: got {size} bytes, the index says {entry['bytes']}; run {_command(folder)}"
             )
-        if checksums and files.sha256(part) != entry["sha256"]:
-            raise ValueError(
-                f"{part}: its checksum is not the index's; remove it and run {_command(folder)}"
-            )
+    tables, shards = ({e["file"]: e["sha256"] for e in index[k]} for k in ("tables", "shards"))
+    wrong = [name for name, sha256 in tables.items() if files.sha256(folder / name) != sha256]
+    if wrong := wrong or files.wrong(folder, shards, again=again):
+        raise ValueError(
+            f"{folder / wrong[0]}: its checksum is not the index's; run {_command(folder)}"
+        )
     return index
 
 
-def _reopen(folder: Path, index_sha256: str | None) -> Store:
-    return Store(folder, index_sha256=index_sha256)
+def digest(index: dict[str, Any]) -> str:
+    """Of all of an index but itself: kept in it, so that an edited one is noticed."""
+    return fingerprints.digest({key: value for key, value in index.items() if key != "digest"})
 
 
 def _missing(path: Path) -> str:

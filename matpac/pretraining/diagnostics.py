@@ -4,7 +4,9 @@ Sec. III of the paper: without sharpening and centering one dimension of the dis
 dominates. Two numbers tell it apart from health: the entropy of the *mean* teacher distribution
 falls when few prototypes are used at all; the mean entropy of *single* distributions rises to the
 first when they do not depend on the input. Their difference (the mean KL divergence from the mean
-distribution, the mutual information of patch and prototype) is what the classification teaches.
+distribution, the mutual information of patch and prototype) is what the classification teaches. The
+KL divergence of the student's distributions from the teacher's, DINO's own figure, is what it still
+has to learn.
 
 Shapes: B clips, M masked patches, D width, K prototypes.
 """
@@ -26,10 +28,11 @@ NAMES = (
     "target_effective_rank",
     "teacher_entropy_of_mean",
     "teacher_mean_entropy",
-    "teacher_kl",
+    "mutual_information",
     "student_entropy_of_mean",
     "student_mean_entropy",
-    "student_kl",
+    "student_mutual_information",
+    "teacher_student_kl",
     "prototypes_in_use",
     "agreement",
     "center_norm",
@@ -60,6 +63,7 @@ class Collapse:
             **distribution_sums("student", log_student.exp()),
             "chosen": is_chosen(chosen, teacher.shape[-1]),
             "agreeing": (chosen == log_student.argmax(dim=-1)).sum().double(),
+            "cross_entropy": compared.classification.sum(dtype=torch.float64),
         }
         self.sums = {name: self.sums.get(name, 0) + value for name, value in new.items()}
 
@@ -79,6 +83,7 @@ class Collapse:
             *(effective_rank(c) for c in self.covariances),
             *entropies(sums["teacher_sum"] / count, sums["teacher_entropy"] / count),
             *entropies(sums["student_sum"] / count, sums["student_entropy"] / count),
+            (sums["cross_entropy"] - sums["teacher_entropy"]) / count,
             (sums["chosen"] > 0).sum(),
             sums["agreeing"] / count,
             sums["center_norm"],

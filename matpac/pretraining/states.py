@@ -104,7 +104,7 @@ def write(path: Path, state: dict[str, Any], *, after: Iterable[Path] = ()) -> N
     """
     described = path.with_suffix(".json")
     try:
-        with files.blaming(path), files.replacing(path) as temporary:
+        with files.replacing(path) as temporary:
             with temporary.open("wb") as file:
                 sink = _Sink(file)
                 torch.save(state, sink)

@@ -178,7 +178,7 @@ def test_shards_follow_from_durations() -> None:
 def test_verify_names_what_is_wrong(corpus: Corpus, store_folder: Path) -> None:
     corpus.build(store_folder)
     shard = store_folder / "shard-00000.f16"
-    index = verify(store_folder, checksums=True)
+    index = verify(store_folder, again=True)
     assert index["shards"][0]["bytes"] == shard.stat().st_size
     with pytest.raises(ValueError, match="not the index that data/mini/logmel/ names"):
         Store(store_folder, index_sha256="0" * 64)
@@ -186,7 +186,7 @@ def test_verify_names_what_is_wrong(corpus: Corpus, store_folder: Path) -> None:
     shard.write_bytes(original[:-1] + bytes([original[-1] ^ 1]))
     verify(store_folder)
     with pytest.raises(ValueError, match="its checksum is not the index's"):
-        verify(store_folder, checksums=True)
+        verify(store_folder, again=True)
     shard.write_bytes(original[:-160])
     with pytest.raises(ValueError, match=f"got {len(original) - 160} bytes, the index says"):
         Store(store_folder)

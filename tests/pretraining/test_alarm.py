@@ -26,7 +26,7 @@ def values(**changes: float) -> list[float]:
     ("name", "threshold", "text"),
     [  # K is 12
         ("teacher_entropy_of_mean", 0.1 * math.log(12), "one prototype takes all"),
-        ("teacher_kl", 0.02 * math.log(12), "distributions ignore the input"),
+        ("mutual_information", 0.02 * math.log(12), "distributions ignore the input"),
         ("target_effective_rank", 2.0, "targets share one direction"),
         ("predicted_effective_rank", 2.0, "predictions share one direction"),
     ],
@@ -46,15 +46,15 @@ def test_each_rule_at_its_threshold(name: str, threshold: float, text: str) -> N
 def test_nothing_is_judged_during_warm_up() -> None:
     alarm = Alarm(tiny.run(), warmup_steps=10)
     for step in range(10):
-        assert alarm.look(step, values(teacher_kl=0.0)) == []
-    lines = [alarm.look(step, values(teacher_kl=0.0)) for step in (10, 11, 12)]
+        assert alarm.look(step, values(mutual_information=0.0)) == []
+    lines = [alarm.look(step, values(mutual_information=0.0)) for step in (10, 11, 12)]
     assert [len(line) for line in lines] == [0, 0, 1]
 
 
 def test_without_classification_its_rules_do_not_apply() -> None:
     alarm = Alarm(tiny.run(objective={"alpha": 1.0}), warmup_steps=0)
     for step in range(5):
-        assert alarm.look(step, values(teacher_kl=0.0, teacher_entropy_of_mean=0.0)) == []
+        assert alarm.look(step, values(mutual_information=0.0, teacher_entropy_of_mean=0.0)) == []
     for step in range(2):
         alarm.look(step, values(target_effective_rank=1.0))
     assert alarm.look(9, values(target_effective_rank=1.0)) != []
