@@ -16,9 +16,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny
 import torch
 from torch import Tensor
 
+from matpac.encoders.frozen import AudioEncoder
 from matpac.encoders.interface import WaveEncoder
 
 Check = Callable[[WaveEncoder], None]
@@ -28,6 +30,27 @@ CLOSE = 1e-4
 Other batch sizes sum in another order: in float32 a dozen layers turn this into about 1e-6 to 1e-5
 standard deviations. A statistic taken over the batch shows as 1e-2 or more.
 """
+
+
+def tiny_net(**model: Any) -> AudioEncoder:
+    """Two layers with random weights, biases and norms, of order 1. Args: changes to the sizes."""
+    torch.manual_seed(0)
+    net = AudioEncoder(tiny.run(model=model).model, tiny.FRONT_END, mean=-8.0, std=4.0)
+    for parameter in net.encoder.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return net
+
+
+def released(net: AudioEncoder, prefix: str = "student_encoder.") -> dict[str, Tensor]:
+    """Its tensors as the released code would save them."""
+    size = net.config.patch_size
+    state = {
+        "cls_token": net.patches.cls_token.data,
+        "pos_embed": net.patches.positions.data[None],
+        "patch_embed.proj.weight": net.patches.proj.weight.data.unflatten(1, (1, size, size)),
+        "patch_embed.proj.bias": net.patches.proj.bias.data,
+    }
+    return state | {f"{prefix}{name}": t for name, t in net.encoder.state_dict().items()}
 
 
 def waves(encoder: WaveEncoder, num: int, num_samples: int, *, seed: int = 0) -> Tensor:

@@ -16,7 +16,7 @@ import torchaudio
 from torch import Tensor, nn
 
 from matpac.core.products import Linear
-from matpac.encoders import statedicts, strict
+from matpac.encoders import statedicts
 from matpac.encoders.interface import WaveEncoder
 from matpac.method.encoder import Encoder
 
@@ -96,8 +96,7 @@ class ATSTEncoder(WaveEncoder):
         Returns: (B, n, K * D), of ATST-Clip (B, n, 2 * K * D).
         Raises: ValueError for a layer or a length that there is not.
         """
-        strict.check_layer(layer, self.num_layers)
-        strict.check_length(waves.shape[1], (self.min_samples, self.piece_samples))
+        self.check_piece(waves, layer)
         first = layer % self.num_layers
         norm = self.norm_frame if self.cls_token is None else self.norm
         tokens, outputs = self._tokens(self._logmel(waves)), []

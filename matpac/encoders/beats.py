@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from matpac.encoders import statedicts, strict
+from matpac.encoders import needing, statedicts
 from matpac.encoders.interface import WaveEncoder
 
 ARCHITECTURE = {
@@ -57,10 +57,8 @@ class Transformer(nn.Module):
 
     def __init__(self, sizes: dict[str, Any]) -> None:
         super().__init__()
-        try:
+        with needing("beats", "speechbrain"):
             from speechbrain.lobes.models.beats import BEATsConfig, TransformerEncoder
-        except ImportError as error:
-            raise strict.require("beats", "speechbrain", error) from error
         config = BEATsConfig(sizes)
         patch, narrow, width = config.input_patch_size, config.embed_dim, config.encoder_embed_dim
         self.patch_embedding = nn.Conv2d(1, narrow, patch, stride=patch, bias=config.conv_bias)
@@ -101,8 +99,7 @@ class BEATsEncoder(WaveEncoder):
 
         Raises: ValueError for a layer or a length that there is not.
         """
-        strict.check_layer(layer, self.num_layers)
-        strict.check_length(waves.shape[1], (self.min_samples, self.piece_samples))
+        self.check_piece(waves, layer)
         shortest = WINDOW + (self.patch - 1) * HOP
         padded = F.pad(waves, (0, max(0, shortest - waves.shape[1])))
         with torch.autocast(waves.device.type, enabled=False):
@@ -137,7 +134,7 @@ def make(weights: Path | None, **sizes: Any) -> BEATsEncoder:
         for name, tensor in state.items()
         if not name.startswith(DROPPED)
     }
-    strict.load(net, kept, weights)
+    statedicts.load(net, kept, weights)
     return BEATsEncoder(net)
 
 

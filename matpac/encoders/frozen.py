@@ -1,28 +1,29 @@
-"""The frozen encoder, its embeddings of whole clips, and its folder (MATPAC Sec. IV-A).
+"""The frozen encoder on log-mels, and its folder (MATPAC Sec. IV-A).
 
 A clip longer than a training crop is cut into consecutive pieces of one crop, each encoded on its
 own. Per time column the patches of all frequency rows are concatenated; a clip's embedding is the
-mean over all columns of all its pieces.
+mean over all columns of all its pieces. The last piece is padded to whole patches, with 0 after
+normalisation.
 
 Shapes: B clips, F mel bins, T frames, R patch rows, n patch columns of a clip, D width, L layers.
 """
 
+import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any
 
 import torch
+from pydantic import ConfigDict, Field
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from matpac.core import files
+from matpac.core.section import Natural, PositiveFloat, Section, parse
 from matpac.method.config import ModelConfig
 from matpac.method.patches import PatchEmbedding, normalise
 from matpac.method.student import Student, make_encoder
-
-Mode = Literal["precise", "fast"]
-"""precise: the last piece is padded to whole patches; fast: to a whole crop, so that all pieces
-are alike (its all-padding columns count in the mean, as in the released code)."""
 
 
 class AudioEncoder(nn.Module):
@@ -32,12 +33,15 @@ class AudioEncoder(nn.Module):
         config: sizes.
         front_end: the arguments of `matpac.audio.logmel.LogMel`, kept with the weights.
         mean, std: of the log-mels it was trained on.
+    Raises: ValueError for a normalisation that cannot be.
     """
 
     def __init__(
         self, config: ModelConfig, front_end: dict[str, Any], *, mean: float, std: float
     ) -> None:
         super().__init__()
+        if not (math.isfinite(mean) and 0 < std < math.inf):
+            raise ValueError(f"normalisation: got mean {mean}, std {std}, allowed: std above 0")
         self.config, self.front_end, self.mean, self.std = config, front_end, mean, std
         self.patches = PatchEmbedding(
             front_end["num_mels"],
@@ -54,38 +58,48 @@ class AudioEncoder(nn.Module):
         """Length of a clip's embedding, R * D."""
         return self.patches.rows * self.config.encoder_width
 
-    def columns(self, num_frames: int, mode: Mode = "precise") -> int:
-        """Patch columns n of a clip of ``num_frames`` frames."""
-        unit = self.config.patch_size if mode == "precise" else self.config.crop_frames
-        return -(-num_frames // unit) * unit // self.config.patch_size
-
     @torch.inference_mode()
-    def forward(self, logmel: Tensor, *, mode: Mode = "precise") -> Tensor:
+    def forward(self, logmel: Tensor) -> Tensor:
         """Latents of every patch of every layer.
 
-        Args:
-            logmel: before normalisation, (B, F, T), any T of at least one frame.
-            mode: how a last, shorter piece is padded. Padding is 0 *after* normalisation.
+        Args: logmel: before normalisation, (B, F, T), any T of at least one frame.
         Returns: (B, L, R, n, D); row 0 the lowest band, columns in chronological order.
         """
-        normalised = normalise(logmel, self.mean, self.std)
-        num_frames = self.columns(logmel.shape[2], mode) * self.config.patch_size
-        padded = F.pad(normalised, (0, num_frames - logmel.shape[2]))
-        pieces = padded.split(self.config.crop_frames, dim=2)
-        return torch.cat([self._piece(piece) for piece in pieces], dim=3)
+        pieces = [self.encoder.layers(self._tokens(piece)) for piece in self.pieces(logmel)]
+        rows = [each[:, :, 1:].unflatten(2, (self.patches.rows, -1)) for each in pieces]
+        return torch.cat(rows, dim=3)
 
-    def embed(self, logmel: Tensor, *, mode: Mode = "precise") -> Tensor:
+    @torch.inference_mode()
+    def embed(self, logmel: Tensor) -> Tensor:
         """Clip embeddings of the last layer: (B, F, T) log-mels -> (B, R * D)."""
-        return frames(self(logmel, mode=mode))[:, -1].mean(dim=1)
+        return torch.cat([self.columns(p) for p in self.pieces(logmel)], dim=1).mean(dim=1)
 
-    def column_sums(self, pieces: Tensor) -> Tensor:
-        """Sum over time columns of the last layer: normalised (B, F, T) -> (B, R * D)."""
-        tokens = self.encoder(self.patches(pieces))[:, 1:]  # (B, R*n, D)
-        return tokens.unflatten(1, (self.patches.rows, -1)).sum(dim=2).flatten(1)
+    def pieces(self, logmel: Tensor) -> tuple[Tensor, ...]:
+        """A clip's log-mel in training crops, the last one as long as it is: (..., T)."""
+        return logmel.split(self.config.crop_frames, dim=-1)
 
-    def _piece(self, piece: Tensor) -> Tensor:
-        layers = self.encoder.layers(self.patches(piece))[:, :, 1:]  # (B, L, R*n, D)
-        return layers.unflatten(2, (self.patches.rows, -1))  # (B, L, R, n, D)
+    def columns(self, piece: Tensor, *, layer: int = -1) -> Tensor:
+        """Latents of one layer, the rows of a time column concatenated, of at most one crop.
+
+        Inner layers are the raw output of their block, the last one is after the final norm; no
+        block after it is computed.
+
+        Args: piece: log-mels before normalisation, (B, F, T).
+        Returns: (B, n, R * D), band 0 first.
+        """
+        tokens, depth = self._tokens(piece), self.config.encoder_depth
+        if layer % depth == depth - 1:
+            tokens = self.encoder(tokens)
+        else:
+            for block in self.encoder.blocks[: layer % depth + 1]:
+                tokens = block(tokens)
+        rows = tokens[:, 1:].unflatten(1, (self.patches.rows, -1))  # (B, R, n, D)
+        return rows.transpose(1, 2).flatten(2)
+
+    def _tokens(self, piece: Tensor) -> Tensor:
+        """(B, F, T) -> (B, 1 + R*n, D)."""
+        normal = normalise(piece, self.mean, self.std)
+        return self.patches(F.pad(normal, (0, -piece.shape[2] % self.config.patch_size)))
 
 
 def frames(latents: Tensor) -> Tensor:
@@ -103,6 +117,20 @@ def frozen(student: Student, front_end: dict[str, Any], *, mean: float, std: flo
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 """Of an encoder's folder, as huggingface_hub's models have them."""
+
+
+class Described(Section):
+    """``config.json`` of an encoder's folder; more may stand there."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    model: ModelConfig
+    front_end: dict[str, Annotated[int | float, Field(ge=0, allow_inf_nan=False)]]
+    """The arguments of `matpac.audio.logmel.LogMel`."""
+    mean: Annotated[float, Field(allow_inf_nan=False)]
+    std: PositiveFloat
+    reflect: Natural = 0
+    """As in `matpac.encoders.vit.ViTEncoder`."""
 
 
 def save_encoder(encoder: AudioEncoder, folder: Path, **more: Any) -> None:
@@ -127,25 +155,18 @@ def save_encoder(encoder: AudioEncoder, folder: Path, **more: Any) -> None:
 def load_encoder(folder: Path) -> AudioEncoder:
     """Reads what `save_encoder` wrote.
 
-    Raises: FileNotFoundError; ValueError naming what is wrong in ``config.json``; RuntimeError
-        listing tensors that do not fit.
+    Raises: FileNotFoundError; ValueError naming the file and what is wrong in it: tensors that do
+        not fit or are not finite, a normalisation that cannot be.
     """
-    for needed in (folder / WEIGHTS, folder / CONFIG):
-        if not needed.exists():
-            raise FileNotFoundError(f"{needed}: no such encoder; the pretrain stage writes it")
-    described = files.read_json(folder / CONFIG)
-    if missing := {"model", "front_end", "mean", "std"} - described.keys():
-        raise ValueError(f"{folder / CONFIG}: no {', '.join(sorted(missing))}: not of an encoder")
-    for name in ("mean", "std"):
-        if not isinstance(described[name], int | float):
-            raise ValueError(
-                f"{folder / CONFIG}: {name}: got {described[name]!r}, allowed: numbers"
-            )
-    encoder = AudioEncoder(
-        ModelConfig.model_validate(described["model"]),
-        described["front_end"],
-        mean=described["mean"],
-        std=described["std"],
-    )
-    encoder.load_state_dict(load_file(folder / WEIGHTS))
+    for path in (folder / WEIGHTS, folder / CONFIG):
+        if not path.exists():
+            raise FileNotFoundError(f"{path}: no such encoder; the pretrain stage writes it")
+    told = parse(Described, files.read_json(folder / CONFIG), source=str(folder / CONFIG))
+    encoder = AudioEncoder(told.model, told.front_end, mean=told.mean, std=told.std)
+    try:
+        encoder.load_state_dict(state := load_file(folder / WEIGHTS))
+    except (RuntimeError, SafetensorError) as error:
+        raise ValueError(f"{folder / WEIGHTS}: does not fit {CONFIG}: {error}") from error
+    if wrong := [name for name, tensor in state.items() if not tensor.isfinite().all()]:
+        raise ValueError(f"{folder / WEIGHTS}: NaN or infinite numbers in {', '.join(wrong)}")
     return encoder

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torchaudio.transforms import MelSpectrogram
 
-from matpac.encoders import strict
+from matpac.encoders import needing
 from matpac.encoders.interface import WaveEncoder
 from matpac.encoders.statedicts import read_state, refuse_misfits
 
@@ -76,8 +76,7 @@ class HTSAT(WaveEncoder):
 
         Raises: ValueError for a layer or a length that there is not.
         """
-        strict.check_layer(layer, self.num_layers)
-        strict.check_length(waves.shape[1], (self.min_samples, self.piece_samples))
+        self.check_piece(waves, layer)
         found = self.net(self.logmel(waves)[:, None])  # (B, 1, T, F)
         columns = found.last_hidden_state.mean(dim=2).transpose(1, 2)  # (B, 32, D)
         return columns[:, : len(self.times(waves.shape[1]))]
@@ -139,10 +138,8 @@ def converted(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _built() -> nn.Module:
     """The package's network with random weights; its default sizes are those of HTS-AT."""
-    try:
+    with needing("htsat", "transformers"):
         from transformers import ClapAudioConfig, ClapAudioModel
-    except ImportError as error:
-        raise strict.require("htsat", "transformers", error) from error
     sizes = {"spec_size": 256, "num_mel_bins": NUM_MELS, "patch_embeds_hidden_size": 96}
     swin = {"depths": [2, 2, 6, 2], "num_attention_heads": [4, 8, 16, 32], "window_size": 8}
     return ClapAudioModel(ClapAudioConfig(**sizes, **swin)).audio_encoder

@@ -10,8 +10,7 @@ stage writes it and as `huggingface_hub.ModelHubMixin` has it, so that
 
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+import warnings
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -19,19 +18,19 @@ from typing import Any
 import torch
 from huggingface_hub import ModelCard, ModelHubMixin, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-from safetensors import SafetensorError
 
-from matpac import encoders
 from matpac.core import files
+from matpac.encoders import weights as published
 from matpac.encoders.frozen import CONFIG, WEIGHTS, load_encoder, save_encoder
 from matpac.encoders.interface import PRECISIONS, Precision, WaveEncoder
+from matpac.encoders.published import ROWS
 from matpac.encoders.vit import ViTEncoder
 
 CARD = "README.md"
 VARIABLE = "MATPAC_ENCODER"
 """Environment variable that names an encoder where none is given."""
-HUB_NAME = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
-"""Owner and name, and a branch, tag or commit."""
+HUB_NAME = re.compile(r"(\w[\w.-]*)/(\w[\w.-]*)(?:@([\w./-]+))?")
+"""Owner and name, and a branch, tag or commit. No path: those begin with a dot or a slash."""
 
 
 class Pretrained(
@@ -72,8 +71,11 @@ class Pretrained(
             }
             for name in (CONFIG, WEIGHTS):
                 folder = Path(hf_hub_download(model_id, name, **asked)).parent
-        net = load_encoder(folder)  # it says what is missing
-        encoder = cls(net, reflect=files.read_json(folder / CONFIG).get("reflect", 0))
+        net = load_encoder(folder)
+        try:
+            encoder = cls(net, reflect=files.read_json(folder / CONFIG).get("reflect", 0))
+        except (ValueError, TypeError, ArithmeticError, RuntimeError) as error:
+            raise ValueError(f"{folder / CONFIG}: front_end: {error}") from error
         if (folder / CARD).is_file():
             encoder.card = (folder / CARD).read_text("utf-8")
         return encoder
@@ -104,6 +106,12 @@ def load(
         raise ValueError(f"precision: got {precision!r}, allowed: {', '.join(PRECISIONS)}")
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    if torch.device(device).type == "cpu" and not _computes_in(precision):
+        warnings.warn(
+            f"precision: this processor has no instructions for {precision} and emulates it, which "
+            "is several times slower than float32",
+            stacklevel=2,
+        )
     encoder = _load(source, weights, revision)
     encoder.precision = precision
     return encoder.to(device)
@@ -125,45 +133,36 @@ def chosen(given: str | None) -> str:
 def _load(
     source: str | PathLike[str], weights: str | PathLike[str] | None, revision: str | None
 ) -> WaveEncoder:
-    path, name = Path(source), str(source)
-    if name in encoders.names():
-        return encoders.make(name, None if weights is None else Path(weights))
+    path, name, allowed = Path(source), str(source), ", ".join(ROWS)
+    if name in ROWS:
+        return published.make(name, None if weights is None else Path(weights))
     if weights is not None:
-        raise ValueError(f"weights: {name!r} brings its own; allowed: with {_published()}")
-    if path.is_dir():
-        with _blaming(name):
-            return Pretrained.from_pretrained(path)
+        raise ValueError(f"weights: {name!r} brings its own; allowed: with {allowed}")
+    if path.is_dir() and name:
+        return Pretrained.from_pretrained(path)
     if path.is_file():
         raise ValueError(
             f"{path}: got a file, allowed: the folder of {WEIGHTS} and {CONFIG}, or a published "
-            f"row with weights={str(path)!r}: {_published()}"
+            f"row with weights={str(path)!r}: {allowed}"
         )
-    if isinstance(source, str) and (found := HUB_NAME.fullmatch(source)):
-        try:
-            with _blaming(name):
-                return Pretrained.from_pretrained(found[1], revision=revision or found[2])
-        except (HfHubHTTPError, LocalEntryNotFoundError) as error:
-            raise FileNotFoundError(
-                f"{name}: no such folder, and the Hugging Face Hub does not give it: {error}"
-            ) from error
-    raise FileNotFoundError(
-        f"{name}: no such folder, no name of the form owner/name, no published row; those are: "
-        f"{_published()}"
-    )
-
-
-@contextmanager
-def _blaming(name: str) -> Iterator[None]:
-    """Names the encoder in the error of a block that reads one which is damaged or of others."""
+    found = HUB_NAME.fullmatch(name) if isinstance(source, str) else None
+    # A mistyped path of two parts looks like a name of the Hub; its first part is there.
+    if found is None or Path(found[1]).is_dir():
+        raise FileNotFoundError(
+            f"{name}: no such folder, no name of the form owner/name, no published row; those are: "
+            f"{allowed}"
+        )
     try:
-        yield
-    except FileNotFoundError:
-        raise  # it names the file
-    except (ValueError, TypeError, LookupError, AttributeError) as error:
-        raise ValueError(f"{name}: {CONFIG} is not of an encoder of ours: {error}") from error
-    except (RuntimeError, SafetensorError) as error:
-        raise ValueError(f"{name}: {WEIGHTS} does not fit {CONFIG}: {error}") from error
+        return Pretrained.from_pretrained(f"{found[1]}/{found[2]}", revision=revision or found[3])
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    except (HfHubHTTPError, LocalEntryNotFoundError) as error:
+        raise FileNotFoundError(
+            f"{name}: no such folder, and the Hugging Face Hub does not give it: {error}"
+        ) from error
 
 
-def _published() -> str:
-    return ", ".join(encoders.names())
+def _computes_in(precision: Precision) -> bool:
+    """Whether this processor has instructions for products in it, of whatever vendor's name."""
+    short = {"float32": "", "bfloat16": "bf16", "float16": "fp16"}[precision]
+    return any(there for name, there in torch.cpu.get_capabilities().items() if short in name)

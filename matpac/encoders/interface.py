@@ -9,11 +9,12 @@ Shapes: B pieces of equal length, S samples, n time columns, D embedding size, N
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import chain
 from os import PathLike
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 
 from matpac.audio import reading
 from matpac.audio.chunking import Audio, pieces
+from matpac.encoders.pooling import Piece, encoded, mean
 
 Precision = Literal["float32", "bfloat16", "float16"]
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -33,15 +35,6 @@ class Frames(NamedTuple):
     """(n, D), float32."""
     times: Tensor
     """(n,) seconds from the clip's start to the centre of each column, float64."""
-
-
-class _Piece(NamedTuple):
-    """What is kept of a piece."""
-
-    values: Tensor
-    """Its columns (n, D), or their sum (1, D)."""
-    num_columns: int
-    num_samples: int
 
 
 class WaveEncoder(nn.Module, ABC):
@@ -106,28 +99,20 @@ class WaveEncoder(nn.Module, ABC):
             dictionary from a file's path below the folder to what a clip gives. All on the CPU.
         Raises: FileNotFoundError; ValueError naming the file, or the argument, and what is wrong.
         """
+        options = {"frames": frames, "layer": layer, "batch_size": batch_size}
         self.check(layer=layer, batch_size=batch_size)
-        names = None
-        single = isinstance(source, str | PathLike | np.ndarray | Tensor)
+        if isinstance(source, str) and not source:
+            raise ValueError('audio: got "", allowed: a file, a waveform, a list, a folder')
         if isinstance(source, str | PathLike) and Path(source).is_dir():
             names = list_audio(Path(source))
-            several = [Path(source) / name for name in names]
-        else:
-            if not single and not isinstance(source, Iterable):
-                kind = type(source).__name__
-                raise ValueError(
-                    f"audio: got {kind}, allowed: a file, a waveform, a list, a folder"
-                )
-            several = [source] if single else list(source)
-        results = list(
-            self.embed_each(
-                several, sample_rate=sample_rate, frames=frames, layer=layer, batch_size=batch_size
-            )
-        )
-        if names is not None:
+            results = self._each([Path(source) / name for name in names], **options)
             return dict(zip(names, results, strict=True))
-        if single:
-            return results[0]
+        if isinstance(source, str | PathLike | np.ndarray | Tensor):
+            return next(self._each([source], sample_rate=sample_rate, **options))
+        if not isinstance(source, Iterable):
+            kind = type(source).__name__
+            raise ValueError(f"audio: got {kind}, allowed: a file, a waveform, a list, a folder")
+        results = list(self._each(source, sample_rate=sample_rate, **options))
         if frames:
             return results
         return torch.stack(results) if results else torch.zeros(0, self.width)
@@ -140,39 +125,51 @@ class WaveEncoder(nn.Module, ABC):
         if batch_size < 1:
             raise ValueError(f"batch_size: got {batch_size}, allowed: 1 or more")
 
-    @torch.no_grad()  # not inference mode: what comes out may go into a network that is trained
+    def check_piece(self, waves: Tensor, layer: int) -> None:
+        """Raises: ValueError for a layer, or a length of pieces, that `columns` does not take."""
+        self.check(layer=layer)
+        if not self.min_samples <= waves.shape[1] <= self.piece_samples:
+            allowed = f"{self.min_samples} to {self.piece_samples}"
+            raise ValueError(f"samples of a piece: got {waves.shape[1]}, allowed: {allowed}")
+
     def embed_each(
         self,
-        sources: Sequence[Audio],
+        sources: Iterable[Audio],
         *,
         sample_rate: int | None = None,
         frames: bool = False,
         layer: int = -1,
         batch_size: int = 16,
-    ) -> Iterator[Tensor | Frames]:
-        """`embed` clip by clip, in order: of ``batch_size`` clips at a time anything is held."""
-        for first in range(0, len(sources), batch_size):
-            some = sources[first : first + batch_size]
-            for found in self._columns_of(some, sample_rate, frames, layer, batch_size):
-                yield self._joined(found) if frames else _mean(found)
+    ) -> Iterator[Tensor | Frames | ValueError | OSError]:
+        """`embed` clip by clip, in order, while few of them are held.
 
-    def _columns_of(
-        self,
-        sources: Sequence[Audio],
-        sample_rate: int | None,
-        frames: bool,
-        layer: int,
-        batch_size: int,
-    ) -> list[list[_Piece]]:
-        """The pieces of every clip, in order."""
-        clips: list[dict[int, _Piece]] = [{} for _ in sources]
-        for places, waves in _equal_lengths(sources, self, sample_rate, batch_size):
-            columns = self._encode(waves, layer)  # (B, n, D)
-            kept = columns if frames else columns.sum(dim=1, keepdim=True)
-            for (clip, piece), values in zip(places, kept.cpu(), strict=True):
-                clips[clip][piece] = _Piece(values, columns.shape[1], waves.shape[1])
-        return [[found[piece] for piece in sorted(found)] for found in clips]
+        Returns: for each clip its embedding, or the error that `embed` would raise.
+        """
+        names: list[str] = []
 
+        def drawn() -> Iterator[Iterator[Tensor]]:
+            for source in sources:
+                names.append("waveform" if isinstance(source, np.ndarray | Tensor) else str(source))
+                yield pieces(source, self, sample_rate=sample_rate)
+
+        encode = partial(self._encode, layer=layer)
+        for found in encoded(drawn(), encode, batch_size=batch_size, columns=frames):
+            name = names.pop(0)
+            if isinstance(found, Exception):
+                yield found
+            elif not all(piece.values.isfinite().all() for piece in found):
+                yield ValueError(f"{name}: got NaN or infinite numbers in its embedding")
+            else:
+                yield self._joined(found) if frames else mean(found)
+
+    def _each(self, sources: Iterable[Audio], **options: Any) -> Iterator[Tensor | Frames]:
+        """As `embed_each`; the first error is raised."""
+        for found in self.embed_each(sources, **options):
+            if isinstance(found, Exception):
+                raise found
+            yield found
+
+    @torch.no_grad()  # not inference mode: what comes out may go into a network that is trained
     def _encode(self, waves: Tensor, layer: int) -> Tensor:
         of = next(chain(self.parameters(), self.buffers()), None)
         device = torch.device("cpu") if of is None else of.device
@@ -186,13 +183,12 @@ class WaveEncoder(nn.Module, ABC):
             )
         return columns
 
-    def _joined(self, found: list[_Piece]) -> Frames:
+    def _joined(self, found: list[Piece]) -> Frames:
         """The columns of all pieces of a clip, and when they are."""
         hop = self.piece_hop or self.piece_samples
         starts = [(k * hop - self.reflect) / self.sample_rate for k in range(len(found))]
         times = [
-            start + self.times(piece.num_samples)
-            for start, piece in zip(starts, found, strict=True)
+            start + self.times(piece.length) for start, piece in zip(starts, found, strict=True)
         ]
         return Frames(torch.cat([piece.values for piece in found]), torch.cat(times))
 
@@ -207,28 +203,3 @@ def list_audio(folder: Path) -> list[str]:
     if not names:
         raise ValueError(f"{folder}: no audio files; looked for {', '.join(reading.EXTENSIONS)}")
     return names
-
-
-def _mean(found: list[_Piece]) -> Tensor:
-    """Mean over all columns of all pieces: every column counts the same."""
-    total = torch.stack([piece.values[0].double() for piece in found]).sum(dim=0)
-    return (total / sum(piece.num_columns for piece in found)).float()
-
-
-def _equal_lengths(
-    sources: Sequence[Audio], encoder: WaveEncoder, sample_rate: int | None, batch_size: int
-) -> Iterator[tuple[list[tuple[int, int]], Tensor]]:
-    """Batches of pieces of the same length: (clip and piece) of each, and (B, S)."""
-    waiting: dict[int, list[tuple[tuple[int, int], Tensor]]] = {}
-    for clip, source in enumerate(sources):
-        for number, piece in enumerate(pieces(source, encoder, sample_rate=sample_rate)):
-            group = waiting.setdefault(len(piece), [])
-            group.append(((clip, number), piece))
-            if len(group) == batch_size:
-                yield _stacked(waiting.pop(len(piece)))
-    for group in waiting.values():
-        yield _stacked(group)
-
-
-def _stacked(group: list[tuple[tuple[int, int], Tensor]]) -> tuple[list[tuple[int, int]], Tensor]:
-    return [place for place, _ in group], torch.stack([piece for _, piece in group])

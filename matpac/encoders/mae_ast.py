@@ -16,9 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchaudio.compliance import kaldi
 
-from matpac.encoders import strict
+from matpac.encoders import needing, statedicts
 from matpac.encoders.interface import WaveEncoder
-from matpac.encoders.statedicts import read_checkpoint, read_state
 
 Model = Literal["patch", "frame"]
 """patch: 16 x 16 patches, masked in chunks (``chunk_patch_75_12LayerEncoder.pt``); frame: 2 frames
@@ -59,8 +58,7 @@ class MAEAST(WaveEncoder):
 
         Raises: ValueError for a layer or a length that there is not.
         """
-        strict.check_layer(layer, self.num_layers)
-        strict.check_length(waves.shape[1], (self.min_samples, self.piece_samples))
+        self.check_piece(waves, layer)
         logmel = self.logmel(waves)
         none = torch.zeros(logmel.shape[:2], dtype=torch.bool, device=waves.device)  # (B, T)
         found = self.net(logmel, padding_mask=none, mask=False, features_only=True)
@@ -97,17 +95,15 @@ def make(weights: Path | None, *, model: Model = "patch") -> WaveEncoder:
     net = _built(frames, mels)
     if weights is not None:
         _check_model(weights, model, frames)
-        strict.load(net, read_state(weights), weights)
+        statedicts.load(net, statedicts.read_state(weights), weights)
     return MAEAST(net, patch_frames=frames, rows=NUM_MELS // mels)
 
 
 def _built(frames: int, mels: int) -> nn.Module:
     """The package's network with random weights, sizes as in the authors' configuration."""
-    try:
+    with needing("mae-ast", "s3prl"):
         from s3prl.upstream.mae_ast.load_model import MAE_AST_Pretraining_Config
         from s3prl.upstream.mae_ast.mae_ast import MAE_AST, MAE_AST_Config
-    except ImportError as error:
-        raise strict.require("mae-ast", "s3prl", error) from error
     config = MAE_AST_Config(
         ast_kernel_size_time=frames,
         ast_kernel_stride_time=frames,
@@ -126,7 +122,7 @@ def _check_model(path: Path, model: Model, frames: int) -> None:
     The tensors of both have the same shapes, since 16 x 16 = 2 x 128, and as safetensors they come
     without a configuration: then nothing can tell.
     """
-    content = read_checkpoint(path)
+    content = statedicts.read_checkpoint(path)
     for part in ("cfg", "model"):
         content = content.get(part) if isinstance(content, Mapping) else None
     found = content.get("ast_kernel_size_time") if isinstance(content, Mapping) else None

@@ -17,9 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from matpac.encoders import strict
+from matpac.encoders import needing, statedicts
 from matpac.encoders.interface import WaveEncoder
-from matpac.encoders.statedicts import read_state
 
 Pool = Literal["class", "patches"]
 """class: the mean of the class and distillation tokens, as in HEAR; patches: per time column, the
@@ -63,8 +62,7 @@ class PaSST(WaveEncoder):
 
         Raises: ValueError for a layer or a length that there is not.
         """
-        strict.check_layer(layer, self.num_layers)
-        strict.check_length(waves.shape[1], (self.min_samples, self.piece_samples))
+        self.check_piece(waves, layer)
         num_columns = len(self.times(waves.shape[1]))
         tokens = self._tokens(waves, layer)  # (B, 2 + R*n, D)
         if self.pool == "class":
@@ -110,17 +108,15 @@ def make(weights: Path | None, *, pool: Pool = "class") -> WaveEncoder:
     with _quiet():
         mel, net = _built()
     if weights is not None:
-        strict.load(net, read_state(weights), weights)
+        statedicts.load(net, statedicts.read_state(weights), weights)
     return PaSST(mel, net, pool=pool)
 
 
 def _built() -> tuple[nn.Module, nn.Module]:
     """The package's front end as it sets it up for HEAR, and its network with random weights."""
-    try:
+    with needing("passt", "hear21passt"):
         from hear21passt.models import passt
         from hear21passt.models.preprocess import AugmentMelSTFT
-    except ImportError as error:
-        raise strict.require("passt", "hear21passt", error) from error
     passt.first_RUN = False  # otherwise the first call prints every shape
     # The ranges that only training draws from also set the upper edge: 15 kHz.
     mel = AugmentMelSTFT(n_mels=128, sr=RATE, hopsize=HOP, fmin_aug_range=10, fmax_aug_range=2000)

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from matpac.encoders.statedicts import refuse_misfits
+from matpac.encoders import statedicts
 
 PREFIXES = {
     "patch_embed.proj.": "patches.proj.",
@@ -75,9 +75,7 @@ def load_released(
     """Loads a state dict in the released naming into an `AudioEncoder` or a `Student`.
 
     Args: source: the file, for the message.
-    Raises: as `refuse_misfits`; nothing is loaded then.
+    Raises: as `statedicts.refuse_misfits`; nothing is loaded then.
     """
-    converted = convert(state)
     theirs = {our_name(name): name for name in state}
-    refuse_misfits(module.state_dict(), converted, source, called=theirs)
-    module.load_state_dict(converted)
+    statedicts.load(module, convert(state), source, called=theirs)

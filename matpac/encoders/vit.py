@@ -7,20 +7,19 @@ Shapes: B pieces, S samples, F mel bins, T frames, R patch rows, n patch columns
 transformer; the embedding of a column is R * D long.
 """
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from matpac.audio.logmel import LogMel
-from matpac.encoders import released, statedicts, strict
+from matpac.encoders import released, statedicts
 from matpac.encoders.frozen import AudioEncoder
 from matpac.encoders.interface import WaveEncoder
 from matpac.method.config import ModelConfig
-from matpac.method.patches import normalise
 
 SIZES = {
     "crop_frames": 608,
@@ -96,14 +95,10 @@ class ViTEncoder(WaveEncoder):
 
         Raises: ValueError for a layer or a length that there is not.
         """
-        strict.check_layer(layer, self.num_layers)
-        strict.check_length(waves.shape[1], (self.min_samples, self.piece_samples))
+        self.check_piece(waves, layer)
         with torch.autocast(waves.device.type, enabled=False):
-            logmel = normalise(self.front_end(waves), self.net.mean, self.net.std)
-        padded = F.pad(logmel, (0, -logmel.shape[2] % self.net.config.patch_size))
-        tokens = self._layer(self.net.patches(padded), layer)[:, 1:]  # (B, R*n, D)
-        rows = tokens.unflatten(1, (self.net.patches.rows, -1))  # (B, R, n, D)
-        return rows.transpose(1, 2).flatten(2)
+            logmel = self.front_end(waves)
+        return self.net.columns(logmel, layer=layer)
 
     def is_fed_by(self, front_end: dict[str, Any]) -> bool:
         """Whether log-mels of these `LogMel` arguments are what it computes itself."""
@@ -119,14 +114,6 @@ class ViTEncoder(WaveEncoder):
         first = torch.arange(0, num_frames, patch, dtype=torch.float64)  # (n,), in frames
         middles = (first + (first + patch).clamp(max=num_frames) - 1) / 2
         return (middles * front_end.hop + front_end.window / 2) / front_end.sample_rate
-
-    def _layer(self, tokens: Tensor, layer: int) -> Tensor:
-        """Output of one layer; no block after it is computed. (B, N, D) -> (B, N, D)."""
-        if layer % self.num_layers == self.num_layers - 1:
-            return self.net.encoder(tokens)
-        for block in self.net.encoder.blocks[: layer % self.num_layers + 1]:
-            tokens = block(tokens)
-        return tokens
 
 
 def make(weights: Path | None, *, release: str = "matpac", **sizes: int) -> ViTEncoder:
@@ -144,7 +131,10 @@ def make(weights: Path | None, *, release: str = "matpac", **sizes: int) -> ViTE
     state = {} if weights is None else _encoder_part(statedicts.read_state(weights), known)
     mean, std = known.mean, known.std
     if release == "m2d" and STATISTICS in state:
-        mean, std = state.pop(STATISTICS).tolist()
+        found = state.pop(STATISTICS).flatten().tolist()
+        if len(found) != 2 or not (math.isfinite(found[0]) and 0 < found[1] < math.inf):
+            raise ValueError(f"{weights}: {STATISTICS}: got {found}, allowed: mean, std above 0")
+        mean, std = found
     net = AudioEncoder(
         ModelConfig.model_validate(SIZES | sizes), dict(FRONT_END), mean=mean, std=std
     )

@@ -1,22 +1,39 @@
-"""Weights of published rows: fetched like data sets, once for all projects of a user.
+"""Published rows with their weights, fetched like data sets, once for all projects of a user.
 
 They lie in ``<cache>/<name>/``; the cache is the folder MATPAC_CACHE, else the user's cache folder.
 """
 
 import os
+from importlib import import_module
 from pathlib import Path
 
+from matpac.encoders.interface import WaveEncoder
 from matpac.encoders.published import ROWS
 
 OTHERWISE = "or give its path: weights in params.yaml, or matpac.load(..., weights=...)."
 
 
-def obtain(name: str, mirror: str | None = None) -> Path:
-    """The file with a row's weights, downloaded and unpacked if need be.
+def make(name: str, weights: Path | None = None, *, mirror: str | None = None) -> WaveEncoder:
+    """A published row with its weights.
 
     Args:
         name: which of `matpac.encoders.published.ROWS`.
+        weights: its file; None: fetched once, and kept.
         mirror: as in `matpac.data.download.obtain`.
+    Raises: FileNotFoundError saying where the weights are to be had; ImportError naming the extra
+        to install; ValueError listing tensors that do not fit.
+    """
+    row = ROWS[name]
+    if weights is None:
+        weights = obtain(name, mirror)
+    elif not weights.is_file():
+        raise FileNotFoundError(f"{name}: no weights at {weights}; they come from {row.page}")
+    return import_module(f"matpac.encoders.{row.module}").make(weights, **row.options)
+
+
+def obtain(name: str, mirror: str | None = None) -> Path:
+    """The file with a row's weights, downloaded and unpacked if need be. Args: as `make`.
+
     Raises: FileNotFoundError telling what went wrong at each address and what the user can do;
         OSError; ValueError for wrong or hostile files.
     """
@@ -24,7 +41,7 @@ def obtain(name: str, mirror: str | None = None) -> Path:
     from matpac.data.download import fetch_archives
     from matpac.data.http_cache import Shelf
 
-    row, folder = ROWS[name], cache() / name
+    row, folder = ROWS[name], _cache() / name
     fetch_archives(Shelf(name, row.source, folder, mirror, None, OTHERWISE), folder, keep=False)
     path = folder / (row.member or row.file.name)
     if not path.is_file():
@@ -32,8 +49,7 @@ def obtain(name: str, mirror: str | None = None) -> Path:
     return path
 
 
-def cache() -> Path:
-    """Where weights are kept."""
+def _cache() -> Path:
     if given := os.environ.get("MATPAC_CACHE"):
         return Path(given).expanduser()
     import pooch

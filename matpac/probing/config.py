@@ -88,6 +88,11 @@ class ProbeConfig(Section):
     validation part."""
     seed: Natural
 
+    @property
+    def learning_rates(self) -> list[float]:
+        """As a list, however many there are."""
+        return self.learning_rate if isinstance(self.learning_rate, list) else [self.learning_rate]
+
 
 class ProbeParams(PretrainParams):
     """Sections of the ``probe`` stage."""

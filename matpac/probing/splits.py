@@ -1,6 +1,6 @@
-"""The probing problems of a task: which clips train, choose and test each linear probe.
+"""The splits of a task: which clips train, choose and test each linear probe.
 
-A task with an official split is one problem per repeat. A k-fold task is one per fold and repeat:
+A task with an official split has one per repeat. A k-fold task is one per fold and repeat:
 that fold tests, the others train. Where the data set ships no validation part (OpenMIC, ESC-50,
 US8K, and MATPAC does not say what it used), ours is drawn from the training part by this rule:
 
@@ -24,22 +24,22 @@ SCHEMES = ("tvt", "folds")
 
 
 @dataclass(frozen=True, eq=False)
-class Problem:
+class Split:
     """One linear probe to train: row numbers of its three parts, and where its randomness starts.
 
     ``seed`` keys the initial weights and, with the epoch, the order of the batches. ``fold`` is 0
     for a task with an official split; ``repeat`` counts from 1.
     """
 
-    train_idx: np.ndarray
-    valid_idx: np.ndarray
-    test_idx: np.ndarray
+    train: np.ndarray
+    valid: np.ndarray
+    test: np.ndarray
     seed: int
     fold: int
     repeat: int
 
 
-def make_problems(
+def make_splits(
     *,
     scheme: str,
     splits: Sequence[str],
@@ -49,8 +49,8 @@ def make_problems(
     repeats: int,
     seed: int,
     valid_fraction: float = 0.1,
-) -> list[Problem]:
-    """The problems of one task, ordered by repeat, then fold (MATPAC Sec. IV-A, Table I "Split").
+) -> list[Split]:
+    """The splits of one task, ordered by repeat, then fold (MATPAC Sec. IV-A, Table I "Split").
 
     Args:
         scheme: "tvt" (splits name train, valid and test clips) or "folds" (folds count from 1).
@@ -60,14 +60,14 @@ def make_problems(
         groups: source recording of each clip, (N,); read where a validation part is drawn.
         targets: class indices (N,) or 1/0/NaN per label (N, C); drawing is stratified by them.
         repeats: how often each probe is trained; the paper repeats five times.
-        seed: changes every problem's seed and every drawn part.
+        seed: changes every split's seed and every drawn part.
         valid_fraction: share of the training part's groups drawn for validation.
     Raises: ValueError for an unknown scheme, a task without training or test clips, a group that
         crosses folds, or a training part too small to draw from.
     """
     splits, folds, groups = (np.asarray(column) for column in (splits, folds, groups))
     membership = _membership(np.asarray(targets))
-    parts, problems = _parts(scheme, splits, folds, groups), []
+    parts, made = _parts(scheme, splits, folds, groups), []
     for repeat in range(1, repeats + 1):
         for fold, train, valid, test in parts:
             if len(valid) == 0:
@@ -75,8 +75,8 @@ def make_problems(
                 drawn = draw_validation(groups[train], membership[train], valid_fraction, rng)
                 train, valid = train[~drawn], train[drawn]
             key = int(np.random.SeedSequence([seed, repeat, fold]).generate_state(1)[0])
-            problems.append(Problem(train, valid, test, key, fold, repeat))
-    return problems
+            made.append(Split(train, valid, test, key, fold, repeat))
+    return made
 
 
 def _parts(

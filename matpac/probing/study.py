@@ -8,14 +8,13 @@ to be chosen by the validation columns. ``docs/probing.md`` shows what it gave a
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict
 
 import pandas as pd
 
 from matpac.core.progress import track
 from matpac.probing.config import ProbeParams
-from matpac.probing.linear import choose
-from matpac.probing.probe import list_features, task_results
+from matpac.probing.linear import choose, train_probes
+from matpac.probing.probe import list_features, load_task, row_of
 
 RATES = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 SETTING = ["task", "standardize", "epochs", "learning_rate"]
@@ -46,9 +45,9 @@ def study(
     rows = []
     for task, setting in track(runs, len(runs), f"study {encoder}", unit="setting"):
         settings = params.probe.model_copy(update={**setting, "patience": None})
-        results, _ = task_results(params, features, task, settings)
+        results = train_probes(load_task(params, features, task)[0], settings)
         for rate, each in [*results.items(), ("chosen", choose(results))]:
-            frame = pd.DataFrame([asdict(result) for result in each])
+            frame = pd.DataFrame([row_of(result) for result in each])
             rows.append(
                 {
                     "task": task,

@@ -1,16 +1,14 @@
 """The HEAR 2021 API: its validator's checks, and what the numbers are."""
 
-import sys
 from pathlib import Path
-from types import ModuleType
 
+import encoder_checks
 import numpy as np
 import pytest
-import tiny
 import torch
 
 from matpac import hear
-from matpac.encoders.frozen import AudioEncoder, save_encoder
+from matpac.encoders.frozen import save_encoder
 from matpac.encoders.interface import WaveEncoder
 from matpac.hear import HearModel, get_scene_embeddings, get_timestamp_embeddings, load_model
 
@@ -23,21 +21,14 @@ ODD = [1, 160, 399, 400, 401, 2560, 97_601, 195_201, 195_437]
 
 @pytest.fixture(autouse=True)
 def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No published rows, nobody's encoder."""
+    """Nobody's encoder."""
     monkeypatch.delenv("MATPAC_ENCODER", raising=False)
-    stub = ModuleType("matpac.encoders.published")
-    stub.ROWS = {"passt": None}
-    monkeypatch.setitem(sys.modules, "matpac.encoders.published", stub)
 
 
 @pytest.fixture(scope="module", params=[0, 200], ids=["plain", "centred STFT"])
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The paper's grid in time, 608 frames in columns of 16, in a narrow network."""
-    torch.manual_seed(0)
-    model = tiny.run(model={"crop_frames": 608, "patch_size": 16}).model
-    net = AudioEncoder(model, tiny.FRONT_END, mean=-8.0, std=4.0)
-    for parameter in net.encoder.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
+    net = encoder_checks.tiny_net(crop_frames=608, patch_size=16)
     folder = tmp_path_factory.mktemp("encoder")
     save_encoder(net, folder, reflect=request.param)
     return folder
@@ -45,11 +36,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="module")
 def model(folder: Path) -> HearModel:
-    stub = ModuleType("matpac.encoders.published")
-    stub.ROWS = {}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "matpac.encoders.published", stub)
-        return load_model(str(folder))
+    return load_model(str(folder))
 
 
 def white(num: int, num_samples: int, *, seed: int = 0) -> torch.Tensor:

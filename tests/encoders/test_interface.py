@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import encoder_checks
 import numpy as np
 import pytest
 import soundfile
@@ -28,12 +29,7 @@ MODEL = {"crop_frames": 608, "patch_size": 16}  # the paper's
 
 
 def small(*, reflect: int = 0) -> ViTEncoder:
-    """Two layers, with random biases and norms."""
-    torch.manual_seed(0)
-    net = AudioEncoder(tiny.run().model, tiny.FRONT_END, mean=-8.0, std=4.0)
-    for parameter in net.encoder.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    return ViTEncoder(net, reflect=reflect)
+    return ViTEncoder(encoder_checks.tiny_net(), reflect=reflect)
 
 
 @pytest.fixture(scope="module")

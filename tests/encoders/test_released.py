@@ -3,6 +3,7 @@
 import pytest
 import tiny
 import torch
+from encoder_checks import released
 
 from matpac.encoders.frozen import AudioEncoder, frozen
 from matpac.encoders.released import convert, load_released, our_name
@@ -36,16 +37,9 @@ def test_names(theirs: str, ours: str) -> None:
 
 
 def released_state(student: Student) -> dict[str, torch.Tensor]:
-    """A student's encoder part as the released code would save it."""
-    state = {}
-    for name, tensor in student.state_dict().items():
-        if name.startswith("encoder."):
-            state[f"student_{name}"] = tensor
-    patches = student.patches
-    state |= {"cls_token": patches.cls_token.data, "pos_embed": patches.positions.data[None]}
-    weight = patches.proj.weight.data.reshape(-1, 1, 8, 8)
-    state |= {"patch_embed.proj.weight": weight, "patch_embed.proj.bias": patches.proj.bias.data}
-    return state | {"log_mel.MelSpectrogram.spectrogram.window": torch.ones(400)}
+    """With a buffer of the released front end."""
+    net = frozen(student, tiny.FRONT_END, mean=0.0, std=1.0)
+    return released(net) | {"log_mel.MelSpectrogram.spectrogram.window": torch.ones(400)}
 
 
 @pytest.fixture

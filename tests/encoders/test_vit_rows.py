@@ -14,7 +14,7 @@ from torch import Tensor
 
 from matpac.audio.logmel import LogMel
 from matpac.encoders import vit
-from matpac.encoders.frozen import AudioEncoder, frames
+from matpac.encoders.frozen import frames
 from matpac.encoders.vit import ViTEncoder
 from matpac.method.patches import patchify
 
@@ -25,12 +25,8 @@ CLOSE = {"rtol": 0, "atol": 1e-5}
 """Sums in another order, of values of order 1."""
 
 
-def small(*, reflect: int = 0) -> ViTEncoder:
-    torch.manual_seed(0)
-    net = AudioEncoder(tiny.run().model, tiny.FRONT_END, mean=-8.0, std=4.0)
-    for parameter in net.encoder.parameters():  # biases and norms too
-        torch.nn.init.normal_(parameter, std=0.3)
-    return ViTEncoder(net, reflect=reflect)
+def small() -> ViTEncoder:
+    return ViTEncoder(encoder_checks.tiny_net())
 
 
 def waves(num_samples: int, *, batch: int = 2, seed: int = 0) -> torch.Tensor:
@@ -129,16 +125,8 @@ def test_contract(encoder: ViTEncoder, check: encoder_checks.Check) -> None:
 
 
 def published(encoder: ViTEncoder, release: str) -> dict[str, Tensor]:
-    """An encoder's state under the names of a published file, with what else that holds."""
-    net = encoder.net
-    prefix = {"matpac": "student_encoder.", "m2d": ""}[release]
-    state = {
-        "cls_token": net.patches.cls_token.data,
-        "pos_embed": net.patches.positions.data[None],
-        "patch_embed.proj.weight": net.patches.proj.weight.data.unflatten(1, (1, 16, 16)),
-        "patch_embed.proj.bias": net.patches.proj.bias.data,
-    }
-    return state | {f"{prefix}{n}": t for n, t in net.encoder.state_dict().items()}
+    """An encoder's state under the names of a published file."""
+    return encoder_checks.released(encoder.net, {"matpac": "student_encoder.", "m2d": ""}[release])
 
 
 BESIDE = {
@@ -196,6 +184,10 @@ def test_statistics_of_m2d_come_from_its_file_if_it_has_them(tmp_path: Path) -> 
     assert (newer.net.mean, newer.net.std) == (-6.5, 4.75)
     with pytest.raises(ValueError, match="unexpected: norm_stats"):
         vit.make(tmp_path / "m2d.pth", release="matpac", **SMALL)
+    for wrong in ([-6.5, 0.0], [float("nan"), 4.75], [1.0]):
+        torch.save(state | {"norm_stats": torch.tensor(wrong)}, tmp_path / "m2d.pth")
+        with pytest.raises(ValueError, match=r"m2d\.pth: norm_stats: got \["):
+            vit.make(tmp_path / "m2d.pth", release="m2d", **SMALL)
 
 
 def test_m2d_s_stft_is_the_centred_one() -> None:

@@ -1,0 +1,102 @@
+"""k nearest neighbours: what frozen embeddings give without any training.
+
+A clip's score for a label is the mean of its neighbours' targets, weighted by exp(cosine / 0.07) of
+the standardised embeddings, as Wu et al. (CVPR 2018) and DINO (ICCV 2021) have it. k is the one
+with the best score on the split's validation part.
+
+Shapes: B clips of a part, W of a window of the training part, D embedding size, C labels, K
+neighbours.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from matpac.probing.metrics import score
+from matpac.probing.splits import Split
+from matpac.probing.task import Inputs, Task, windows
+
+NEIGHBOURS = (1, 2, 5, 10, 20, 50, 100)
+"""k, of which one is chosen."""
+TEMPERATURE = 0.07
+
+
+@torch.no_grad()
+def knn(task: Task) -> list[dict[str, Any]]:
+    """The classifier on every split that differs from the others in its training part.
+
+    Returns: a row per such split; ``setting`` is k.
+    """
+    return [_on(task, split) for split in _different(task)]
+
+
+def _on(task: Task, split: Split) -> dict[str, Any]:
+    inputs = task.inputs(split)
+    valid = _scored(task, inputs, split.train, split.valid)
+    best = max(range(len(valid)), key=lambda i: valid[i][0])  # of equal ones the smallest k
+    reached, num_classes = _scored(task, inputs, split.train, split.test)[best]
+    return {
+        "probe": "knn",
+        "fold": split.fold,
+        "repeat": split.repeat,
+        "score": reached,
+        "valid_score": valid[best][0],
+        "num_classes_scored": num_classes,
+        "setting": NEIGHBOURS[best],
+    }
+
+
+def _scored(
+    task: Task, inputs: Inputs, train: np.ndarray, part: np.ndarray
+) -> list[tuple[float, int]]:
+    """For every k, the score and over how many classes."""
+    similarity, rows = _nearest(inputs, train, part)
+    votes = torch.cat(
+        [
+            _votes(similar, task.wanted(found.flatten().numpy()).unflatten(0, found.shape))
+            for similar, found in zip(similarity.split(256), rows.split(256), strict=True)
+        ]
+    )
+    targets = task.of(part).cpu().numpy()
+    return [score(votes[:, i].cpu().numpy(), targets) for i in range(len(NEIGHBOURS))]
+
+
+def _nearest(inputs: Inputs, train: np.ndarray, part: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Cosines with the nearest training clips (B, K), falling, and their rows (B, K).
+
+    The training part is read a window at a time.
+    """
+    asked = torch.cat([F.normalize(inputs[rows]) for rows in windows(part)])  # (B, D)
+    similarity = asked.new_zeros(len(part), 0)
+    nearest = torch.zeros(len(part), 0, dtype=torch.long)
+    for rows in windows(train):
+        found = asked @ F.normalize(inputs[rows]).T  # (B, W)
+        both = torch.cat([similarity, found], dim=1)
+        similarity, at = both.topk(min(max(NEIGHBOURS), both.shape[1]))
+        known = torch.cat([nearest, torch.from_numpy(rows).expand(len(part), -1)], dim=1)
+        nearest = known.gather(1, at.cpu())
+    return similarity, nearest
+
+
+def _votes(similarity: Tensor, wanted: Tensor) -> Tensor:
+    """Weighted means of the first k targets, for every k: (B, K) and (B, K, C) -> (B, ks, C).
+
+    What was not observed has no vote.
+    """
+    weights = (similarity / TEMPERATURE).exp()[..., None]  # (B, K, 1)
+    last = [min(k, wanted.shape[1]) - 1 for k in NEIGHBOURS]
+    given = (weights * wanted.nan_to_num()).cumsum(dim=1)[:, last]
+    return given / (weights * ~wanted.isnan()).cumsum(dim=1)[:, last].clamp(min=1e-30)
+
+
+def _different(task: Task) -> Iterator[Split]:
+    """Repeats of an official split differ in nothing that matters here."""
+    seen: list[Split] = []
+    for split in task.splits:
+        if not any(np.array_equal(split.train, other.train) for other in seen):
+            seen.append(split)
+            yield split
