@@ -22,9 +22,9 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
 
 from matpac.core import files
+from matpac.core.progress import Bytes
 from matpac.data import splitzip
 from matpac.data.catalogue import Archive, Kind
-from matpac.core.progress import Bytes
 from matpac.data.splitzip import DamagedError
 
 BLOCK = 1 << 18

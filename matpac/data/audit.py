@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from matpac.audio import reading, containers
+from matpac.audio import containers, reading
 from matpac.core import files
-from matpac.core.progress import Progress
 from matpac.core.parallel import Workers
+from matpac.core.progress import Progress
 
 VERSION = 3
 """Raise when `audio.check` finds other things, so that all files are read again."""

@@ -13,16 +13,15 @@ from typing import Any
 
 import pandas as pd
 
-from matpac.core import files
+from matpac.core import files, paths, section
+from matpac.core.parallel import Workers
 from matpac.data import manifests
-from matpac.core import paths, section
-from matpac.data.config import DownloadsConfig, EmbeddedDataset, FetchParams
 from matpac.data.audit import audit
+from matpac.data.config import DownloadsConfig, FetchParams
 from matpac.data.folders import folder_manifest, plain_manifest
 from matpac.data.official import official_manifest
 from matpac.data.packed import packed_manifest
 from matpac.data.sources import shards
-from matpac.core.parallel import Workers
 
 FEWEST_FILES = 5000
 """Fewer are checked sooner by threads: other processes need seconds to start."""

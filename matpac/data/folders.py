@@ -15,12 +15,12 @@ import numpy as np
 import pandas as pd
 
 from matpac.audio import reading
+from matpac.core.parallel import Workers
 from matpac.data import manifests
 from matpac.data.audit import add_facts
 from matpac.data.labels import add_labels, add_parts, refuse_crossing, refuse_empty_parts
 from matpac.data.sources import walk
 from matpac.data.tables import read_table
-from matpac.core.parallel import Workers
 
 
 def folder_manifest(
@@ -102,7 +102,7 @@ def plain_manifest(
     if not paths:
         raise ValueError(
             f"{name}: no audio file in {', '.join(map(str, folders))}, "
-            f"allowed: {', '.join(audio.EXTENSIONS)} (inside .tar or .parquet: source packed)"
+            f"allowed: {', '.join(reading.EXTENSIONS)} (inside .tar or .parquet: source packed)"
         )
     # A name may be any bytes, of which tables hold UTF-8 alone.
     readable = {each: each.encode("utf-8", "backslashreplace").decode() for each in paths}

@@ -11,8 +11,7 @@ from urllib.parse import unquote, urlsplit
 import pooch
 import requests
 
-from matpac.core import files
-from matpac.core import paths
+from matpac.core import files, paths
 from matpac.data.catalogue import File, Source
 from matpac.data.transfer import Download, Patience, RefusedError
 

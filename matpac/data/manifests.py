@@ -27,8 +27,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from matpac.core import files
-from matpac.core import paths
+from matpac.core import files, paths
 from matpac.core.section import Common
 from matpac.data import sources
 from matpac.data.config import LogmelParams

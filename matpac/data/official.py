@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from matpac.core.parallel import Workers
 from matpac.data import manifests
 from matpac.data.audit import add_facts
 from matpac.data.labels import refuse_crossing, refuse_empty_parts
 from matpac.data.layouts import LOADERS
 from matpac.data.layouts.layout import CLIPS, NUM_CLASSES, Layout, find_root
-from matpac.core.parallel import Workers
 
 
 def official_manifest(
@@ -130,5 +130,5 @@ def shortfalls(source: str, column: str, layout: Layout, there: np.ndarray) -> l
         named = missing.head(manifests.SHOWN).to_list()
         problems.append(f"  {len(missing)} files are missing: {', '.join(named)}")
     if len(missing) > manifests.SHOWN:
-        problems[-1] += f" and {len(missing) - datasets.SHOWN} more"
+        problems[-1] += f" and {len(missing) - manifests.SHOWN} more"
     return problems

@@ -12,12 +12,12 @@ from typing import Any
 
 import pandas as pd
 
-from matpac.audio import reading, containers, listings
+from matpac.audio import containers, listings, reading
 from matpac.core import files
+from matpac.core.parallel import Workers
+from matpac.core.progress import Progress
 from matpac.data import manifests
 from matpac.data.audit import add_facts, size_and_time
-from matpac.core.progress import Progress
-from matpac.core.parallel import Workers
 
 VERSION = 1
 """Raise when `listings.scan` finds other things, so that all containers are scanned again."""
@@ -61,7 +61,7 @@ def packed_manifest(
         reasons = [(shard, lost[shard]) for shard in unread]
         raise ValueError(
             f"{name}: {len(unread)} of {len(places)} shards cannot be used, allowed: "
-            f"logmel.max_bad_fraction {max_bad_fraction:g}\n{datasets.describe(reasons)}"
+            f"logmel.max_bad_fraction {max_bad_fraction:g}\n{manifests.describe(reasons)}"
         )
     paths = _paths(members)
     manifest = pd.DataFrame({"clip": _clips(members, paths), "path": paths})

@@ -16,19 +16,19 @@ import pytest
 import soundfile
 import tiny
 
-from matpac.audio import reading, containers, listings
+from matpac.audio import containers, listings, reading
 from matpac.core import files
-from matpac.data import audit, manifests as datasets, packed, sources
-from matpac.params import parse
-from matpac.data import sources
+from matpac.core.parallel import Workers
+from matpac.data import audit, packed, sources
+from matpac.data import manifests as datasets
 from matpac.data.config import FetchParams
-from matpac.pretraining.batches import Batches, Corpus
-from matpac.features.store import Store
 from matpac.data.fetch import fetch
 from matpac.data.packed import packed_manifest
 from matpac.features.preprocess import preprocess
+from matpac.features.store import Store
+from matpac.params import parse
+from matpac.pretraining.batches import Batches, Corpus
 from matpac.pretraining.pretrain import pretrain
-from matpac.core.parallel import Workers
 
 SHORT = 0.2
 """Seconds: fewer than the 32 frames (335 ms) of a crop."""

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from matpac.data import catalogue
-from matpac.reporting import paper
 from matpac.data.catalogue import SOURCES, File
+from matpac.reporting import paper
 
 FACTS = Path(__file__).parents[3] / "shared" / "datasets.md"
 FILES = [file for source in SOURCES.values() for each in source.archives for file in each.files]

@@ -11,17 +11,17 @@ import pandas as pd
 import pytest
 import yaml
 
+from matpac.core.parallel import Workers
 from matpac.data import manifests
-from matpac.params import Params, load, parse
-from matpac.reporting import captions, figures
 from matpac.data.config import OFFICIAL
 from matpac.data.fetch import fetch
 from matpac.data.layouts import LOADERS, esc50, fsd50k, gtzan, layout, mtt, nsynth, openmic, us8k
 from matpac.data.official import official_manifest, shortfalls
-from matpac.reporting.paper import TABLE1
 from matpac.features.preprocess import preprocess
+from matpac.params import Params, load, parse
 from matpac.probing.probe import probe, target_array
-from matpac.core.parallel import Workers
+from matpac.reporting import captions, figures
+from matpac.reporting.paper import TABLE1
 
 import layouts
 import smoke

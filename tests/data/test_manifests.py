@@ -13,15 +13,14 @@ import soundfile
 import matpac
 from matpac.audio import reading
 from matpac.core import files
+from matpac.core.parallel import Workers
 from matpac.data import audit, manifests
-from matpac.params import problems
-from matpac.params import parse
 from matpac.data.config import FetchParams, FolderDataset
 from matpac.data.fetch import fetch
 from matpac.data.folders import folder_manifest, plain_manifest
 from matpac.data.labels import in_order
 from matpac.data.tables import read_rows, read_table
-from matpac.core.parallel import Workers
+from matpac.params import parse, problems
 
 ESC10 = Path(__file__).parents[3] / "shared/datasets/esc10"
 LOGMEL = {"sample_rate": 16000, "window_ms": 25.0, "hop_ms": 10.0, "num_mels": 80}
@@ -406,7 +405,7 @@ def test_unchanged_files_are_not_read_again(
     manifest_of(four_files, text)
     read = []
     check = reading.check
-    monkeypatch.setattr(audit.audio, "check", lambda path: (read.append(path.name), check(path))[1])
+    monkeypatch.setattr(reading, "check", lambda path: (read.append(path.name), check(path))[1])
     manifest_of(four_files, text)
     assert read == []
     write_tone(four_files / "audio/b.wav", duration_s=0.3)
@@ -432,7 +431,7 @@ def test_what_the_system_refused_to_read_is_tried_again(
         assert manifest["excluded"].item().startswith("cannot be read (")
     manifest, _ = manifest_of(four_files, "filename\na.wav\nb.wav\n")
     assert manifest["excluded"].str.partition(" (")[0].tolist() == ["", "not audio"]
-    monkeypatch.setattr(audit.audio, "check", lambda path: 1 / 0)  # the rest is kept
+    monkeypatch.setattr(reading, "check", lambda path: 1 / 0)  # the rest is kept
     manifest_of(four_files, "filename\na.wav\nb.wav\n")
 
 
@@ -447,10 +446,10 @@ def test_interrupted_check_is_continued(four_files: Path, monkeypatch: pytest.Mo
         return check(path)
 
     text = "filename\na.wav\nb.wav\nc.wav\nd.wav\n"
-    monkeypatch.setattr(audit.audio, "check", until_c)
+    monkeypatch.setattr(reading, "check", until_c)
     with pytest.raises(KeyboardInterrupt):
         manifest_of(four_files, text)
-    monkeypatch.setattr(audit.audio, "check", lambda path: (read.append(path.name), check(path))[1])
+    monkeypatch.setattr(reading, "check", lambda path: (read.append(path.name), check(path))[1])
     manifest, _ = manifest_of(four_files, text)
     assert read == ["c.wav", "d.wav"]
     assert (manifest["duration_s"] == 0.2).all()
