@@ -91,8 +91,6 @@ def test_importing_the_package_is_light() -> None:
 
 DECIDE_NOTHING = ("core/", "params/", "cli/")
 """What no stage depends on: messages, progress, checks; `matpac.core.version` tells the rest."""
-SOURCES_OF_A_MANIFEST = "data/sources.py"
-"""Where `matpac.data.manifests` takes the folder of a data set from, for encoders of audio."""
 
 
 def missing(stage: str, deps: list[str]) -> list[str]:
@@ -105,7 +103,6 @@ def missing(stage: str, deps: list[str]) -> list[str]:
         # The class of a section decides nothing: its values are parameters of the stage.
         and not file.startswith(DECIDE_NOTHING)
         and not file.endswith(("config.py", "__init__.py"))
-        and file not in (SOURCES_OF_A_MANIFEST, "audio/containers.py")
     ]
 
 

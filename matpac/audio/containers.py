@@ -13,9 +13,6 @@ if TYPE_CHECKING:  # most who ask what a path means read no parquet
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-SUFFIXES = (".tar", ".parquet")
-COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
-"""Their members cannot be reached one by one."""
 UNREAD = "cannot be read"
 """Begins the reason where the system refuses to read, which may pass."""
 MEMBER = r"(?is)^(.*\.(tar|parquet))::(\d+)\+(\d+)$"

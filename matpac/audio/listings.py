@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from matpac.audio import containers
+from matpac.audio import containers, finding
 
 BLOCK = 512
 """Bytes: a tar is made of such blocks."""
@@ -50,7 +50,7 @@ def scan(path: Path, suffixes: tuple[str, ...]) -> Listing:
     """
     listing = Listing()
     try:
-        if path.name.lower().endswith(containers.COMPRESSED):
+        if path.name.lower().endswith(finding.COMPRESSED):
             raise containers.UnreadableError(
                 "compressed, so its members cannot be reached one by one"
             )

@@ -18,7 +18,6 @@ import soundfile
 from matpac.audio import containers, mp3
 from matpac.core import files
 
-EXTENSIONS = (".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff", ".opus")
 BLOCK_FRAMES = 1 << 18
 SYSTEM_ERROR = 2
 """libsndfile's number for a file that the system refuses to open."""
@@ -153,6 +152,8 @@ def _content(path: Path) -> Path | bytes:
             raise UnusableAudioError(str(error)) from None
     elif path.is_file():
         content = path
+    elif path.is_symlink():
+        raise UnusableAudioError("a link to a file that is not there")
     else:
         raise UnusableAudioError("missing file")
     if _size(content) == 0:

@@ -1,10 +1,12 @@
 """The data sets of ``params.yaml``: what one may be, and how those of the paper are fetched."""
 
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
 from matpac.audio.config import LogmelConfig
+from matpac.core import paths
 from matpac.core.section import Common, Name, Natural, Positive, PositiveFloat, Section
 
 Official = Literal["openmic", "nsynth", "gtzan", "mtt", "fsd50k", "esc50", "us8k"]
@@ -160,6 +162,18 @@ class PackedDataset(Dataset):
     @property
     def unlabelled(self) -> str:
         return "packed audio has none"
+
+
+def named(text: str) -> tuple[Path, list[Path]]:
+    """A folder, and what an entry of `PackedDataset.shards` names in it: folders and files."""
+    path = paths.expand(text)
+    if path.is_dir():
+        return path, [path]
+    wild = [i for i, part in enumerate(path.parts) if set("*?[") & set(part)]
+    if not wild or path.exists():
+        return path.parent, [path] if path.exists() else []
+    folder = Path(*path.parts[: wild[0]])
+    return folder, sorted(folder.glob("/".join(path.parts[wild[0] :])))
 
 
 DatasetConfig = Annotated[

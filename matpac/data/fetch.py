@@ -184,6 +184,8 @@ def _print_summary(info: dict[str, Any], excluded: list[tuple[str, str]]) -> Non
     print(text + (f", {len(excluded)} excluded:" if excluded else ""))
     if excluded:
         print(manifests.describe(excluded))
+    for folder, left_out in info.get("left_out", {}).items():
+        print(f"  left out of {folder}: {left_out}")
     if twins := info.get("names_of_several_clips"):
         print(f"  names that several different clips have, all kept: {twins}")
 

@@ -14,12 +14,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from matpac.audio import reading
+from matpac.audio import finding
 from matpac.core.parallel import Workers
 from matpac.data import manifests
 from matpac.data.audit import add_facts
 from matpac.data.labels import add_labels, add_parts, refuse_crossing, refuse_empty_parts
-from matpac.data.sources import walk
 from matpac.data.tables import read_table
 
 
@@ -93,16 +92,19 @@ def plain_manifest(
     Returns: manifest and information as in `matpac.data.manifests`, without "audio".
     Raises: FileNotFoundError for a missing folder; ValueError if there is no audio file.
     """
-    paths: set[str] = set()
+    paths, left_out = set(), {}
     for folder in folders:
         _refuse_missing(name, folder)
         place = folder.relative_to(relative_to).as_posix()
-        found = (_normalised(f"{place}/{file}") for file in walk(folder))
-        paths |= {each for each in found if Path(each).suffix.lower() in reading.EXTENSIONS}
+        found = finding.audio_files(folder)
+        paths |= {_normalised(f"{place}/{file}") for file in found.names}
+        left_out |= {str(folder): found.left_out} if found.left_out else {}
     if not paths:
+        told = "".join(f"\n  {folder}: left out: {text}" for folder, text in left_out.items())
         raise ValueError(
             f"{name}: no audio file in {', '.join(map(str, folders))}, "
-            f"allowed: {', '.join(reading.EXTENSIONS)} (inside .tar or .parquet: source packed)"
+            f"allowed: {', '.join(finding.EXTENSIONS)} (inside .tar or .parquet: source packed)"
+            + told
         )
     # A name may be any bytes, of which tables hold UTF-8 alone.
     readable = {each: each.encode("utf-8", "backslashreplace").decode() for each in paths}
@@ -112,7 +114,7 @@ def plain_manifest(
     escaped = [text for each, text in readable.items() if text != each]
     manifest.loc[manifest["path"].isin(escaped), "excluded"] = "its name is not UTF-8"
     manifest["split"], manifest["fold"], manifest["group"] = "", 0, manifest["clip"]
-    return manifest, _info(name, None, None, 0, [])
+    return manifest, _info(name, None, None, 0, []) | {"left_out": left_out}
 
 
 def _info(
@@ -147,10 +149,10 @@ def _locate(folder: Path, wanted: pd.Series) -> tuple[np.ndarray, set[str]]:
     if not searched:
         return paths, ambiguous
     below: dict[str, list[str]] = defaultdict(list)
-    for relative in walk(folder):
+    for relative in finding.walk(folder):
         file = PurePosixPath(relative)
         below[file.name].append(relative)
-        if file.suffix.lower() in reading.EXTENSIONS:
+        if file.suffix.lower() in finding.EXTENSIONS:
             below[file.stem].append(relative)
     for row in searched:
         found = below.get(paths[row], [])

@@ -29,8 +29,7 @@ import pandas as pd
 
 from matpac.core import files, paths
 from matpac.core.section import Common
-from matpac.data import sources
-from matpac.data.config import LogmelParams
+from matpac.data.config import LogmelParams, named
 
 KINDS = {None: ("unlabelled", None), "multiclass": ("multiclass", "accuracy")} | {
     "multilabel": ("multilabel", "map")
@@ -60,7 +59,7 @@ def audio_folder(params: LogmelParams, name: str) -> Path:
     if dataset.source == "embedded":
         return paths.bulk(params) / "audio" / name
     folders = [
-        sources.named(text)[0] if key == "shards" else paths.expand(text)
+        named(text)[0] if key == "shards" else paths.expand(text)
         for key, text in dataset.places
         if key != "csv"
     ]

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from matpac.audio import containers, listings, reading
+from matpac.audio import finding, listings
 from matpac.core import files
 from matpac.core.parallel import Workers
 from matpac.core.progress import Progress
@@ -54,7 +54,7 @@ def packed_manifest(
     """
     places = sorted({path.relative_to(relative_to).as_posix() for path in shards})
     if not places:
-        raise ValueError(f"{name}: no shards, needed: {', '.join(containers.SUFFIXES)} files")
+        raise ValueError(f"{name}: no shards, needed: {', '.join(finding.CONTAINERS)} files")
     members, lost = list_members(places, relative_to, cache=cache, workers=workers, name=name)
     unread = sorted(set(places) - set(members["shard"]))
     if not len(members) or len(unread) > max_bad_fraction * len(places):
@@ -115,7 +115,7 @@ def list_members(
 
 
 def _scan(path: Path) -> listings.Listing:
-    return listings.scan(path, reading.EXTENSIONS)
+    return listings.scan(path, finding.EXTENSIONS)
 
 
 def _table(state: Any, listing: listings.Listing) -> pd.DataFrame:

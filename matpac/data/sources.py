@@ -8,12 +8,11 @@ of the encoders that are only probed, one entry each. `make repro` asks for that
 """
 
 import hashlib
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from matpac.audio import containers
+from matpac.audio import finding
 from matpac.core import files, paths
 from matpac.data.config import (
     FetchParams,
@@ -21,6 +20,7 @@ from matpac.data.config import (
     LogmelParams,
     OfficialDataset,
     PackedDataset,
+    named,
 )
 
 
@@ -35,18 +35,6 @@ def sources(params: FetchParams) -> dict[str, list[dict[str, Any]]]:
     return {
         name: [_seen(key, text) for key, text in dataset.places] for name, dataset in used.items()
     }
-
-
-def named(text: str) -> tuple[Path, list[Path]]:
-    """A folder, and what an entry of `PackedDataset.shards` names in it: folders and files."""
-    path = paths.expand(text)
-    if path.is_dir():
-        return path, [path]
-    wild = [i for i, part in enumerate(path.parts) if set("*?[") & set(part)]
-    if not wild or path.exists():
-        return path.parent, [path] if path.exists() else []
-    folder = Path(*path.parts[: wild[0]])
-    return folder, sorted(folder.glob("/".join(path.parts[wild[0] :])))
 
 
 def used_folders(
@@ -78,24 +66,9 @@ def shards(text: str) -> list[Path]:
     """The containers that an entry of `PackedDataset.shards` names."""
     found: list[Path] = []
     for path in named(text)[1]:
-        found += [path / name for name in walk(path)] if path.is_dir() else [path]
-    suffixes = (*containers.SUFFIXES, *containers.COMPRESSED)
+        found += [path / name for name in finding.walk(path)] if path.is_dir() else [path]
+    suffixes = (*finding.CONTAINERS, *finding.COMPRESSED)
     return sorted({path for path in found if path.name.lower().endswith(suffixes)})
-
-
-def walk(folder: Path, place: str = "", above: frozenset[Path] = frozenset()) -> Iterator[str]:
-    """Names, relative to a folder, of every file in it and below, but hidden ones.
-
-    Links are followed, except to a folder ``above``, which would lead round and round.
-    """
-    above |= {folder.resolve()}
-    for entry in os.scandir(folder):
-        if entry.name.startswith("."):
-            continue
-        if not entry.is_dir():
-            yield place + entry.name
-        elif Path(entry.path).resolve() not in above:
-            yield from walk(Path(entry.path), f"{place}{entry.name}/", above)
 
 
 def _seen(key: str, text: str) -> dict[str, Any]:
@@ -106,7 +79,7 @@ def _seen(key: str, text: str) -> dict[str, Any]:
         folder, _ = named(text)
         return _folder(folder, [path.relative_to(folder).as_posix() for path in shards(text)])
     folder = paths.expand(text)
-    return _folder(folder, walk(folder))
+    return _folder(folder, finding.walk(folder))
 
 
 def _folder(folder: Path, names: Iterable[str]) -> dict[str, Any]:

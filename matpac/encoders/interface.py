@@ -8,6 +8,7 @@ reads, cuts, batches and averages.
 Shapes: B pieces of equal length, S samples, n time columns, D embedding size, N clips.
 """
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -20,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from matpac.audio import reading
+from matpac.audio import finding
 from matpac.audio.chunking import Audio, pieces
 from matpac.encoders.pooling import Piece, encoded, mean
 
@@ -196,10 +197,15 @@ class WaveEncoder(nn.Module, ABC):
 def list_audio(folder: Path) -> list[str]:
     """Paths of the audio files in a folder and below, relative to it, sorted.
 
+    Warns of what is left out: files of other extensions, folders that cannot be opened.
+
     Raises: ValueError if there are none.
     """
-    files = [path for path in folder.rglob("*") if path.suffix.lower() in reading.EXTENSIONS]
-    names = sorted(path.relative_to(folder).as_posix() for path in files if path.is_file())
-    if not names:
-        raise ValueError(f"{folder}: no audio files; looked for {', '.join(reading.EXTENSIONS)}")
-    return names
+    found = finding.audio_files(folder)
+    told = f"{folder}: left out: {found.left_out}" if found.left_out else ""
+    if not found.names:
+        looked = f"{folder}: no audio files; looked for {', '.join(finding.EXTENSIONS)}"
+        raise ValueError("\n".join(filter(None, [looked, told])))
+    if told:
+        warnings.warn(told, stacklevel=2)
+    return found.names

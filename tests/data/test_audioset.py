@@ -16,7 +16,7 @@ import pytest
 import soundfile
 import tiny
 
-from matpac.audio import containers, listings, reading
+from matpac.audio import containers, finding, listings, reading
 from matpac.core import files
 from matpac.core.parallel import Workers
 from matpac.data import audit, packed, sources
@@ -128,7 +128,7 @@ def write_parquet(path: Path, columns: dict[str, Any], rows_per_group: int = 2) 
 def manifest_of(root: Path, **options: Any) -> tuple[pd.DataFrame, dict[str, Any]]:
     """The manifest of all containers below a folder."""
     given = {"max_bad_fraction": 0.5, "workers": SINGLE, "cache": root.parent / "cache"}
-    given["shards"] = [root / name for name in sources.walk(root)]
+    given["shards"] = [root / name for name in finding.walk(root)]
     return packed_manifest("set", relative_to=root, **given | options)
 
 
@@ -280,7 +280,7 @@ def test_members_are_judged_as_files_are(tmp_path: Path) -> None:
     column = [{"bytes": data, "path": name} for name, data in made.items()]
     write_parquet(tmp_path / "all.parquet", {"audio": column}, rows_per_group=5)
     for shard in ("all.tar", "all.parquet"):
-        listing = listings.scan(tmp_path / shard, reading.EXTENSIONS)
+        listing = listings.scan(tmp_path / shard, finding.EXTENSIONS)
         assert listing.names == list(made) and listing.problem == ""
         for name, first, second in zip(listing.names, listing.first, listing.second, strict=True):
             (tmp_path / name).write_bytes(made[name])
@@ -438,7 +438,7 @@ def test_one_block_of_zeros_ends_a_tar(tmp_path: Path) -> None:
         (511, "perhaps cut off: it ends without the mark of its end"),
     ):
         path.write_bytes(whole + bytes(zeros))
-        assert listings.scan(path, reading.EXTENSIONS).problem == problem
+        assert listings.scan(path, finding.EXTENSIONS).problem == problem
 
 
 def test_what_tars_are_made_of(tmp_path: Path) -> None:
@@ -451,11 +451,11 @@ def test_what_tars_are_made_of(tmp_path: Path) -> None:
         "pax": {"format": tarfile.PAX_FORMAT, "pax_headers": {"comment": "made by git"}},
     }.items():
         path = write_tar(tmp_path / f"{name}.tar", members, **options)
-        listing = listings.scan(path, reading.EXTENSIONS)
+        listing = listings.scan(path, finding.EXTENSIONS)
         assert (listing.names, listing.problem) == (["./a.wav", long, "b.WAV"], ""), name
     one, two = (tmp_path / f"{name}.tar" for name in ("gnu", "pax"))
     (tmp_path / "joined.tar").write_bytes(one.read_bytes() + two.read_bytes())
-    joined = listings.scan(tmp_path / "joined.tar", reading.EXTENSIONS)
+    joined = listings.scan(tmp_path / "joined.tar", finding.EXTENSIONS)
     assert len(joined.names) == 6 and joined.problem == ""
     for first, second in zip(joined.first, joined.second, strict=True):
         place = containers.Member(tmp_path / "joined.tar", first, second)
@@ -474,7 +474,7 @@ def test_what_tars_are_made_of(tmp_path: Path) -> None:
         header.pax_headers |= {"GNU.sparse.name": "holes.wav", "GNU.sparse.realsize": "9000"}
         header.size = 512 + 5
         tar.addfile(header, io.BytesIO(b"1\n8995\n5\n".ljust(512, b"\0") + b"sound"))
-    odd = listings.scan(tmp_path / "odd.tar", reading.EXTENSIONS)
+    odd = listings.scan(tmp_path / "odd.tar", finding.EXTENSIONS)
     assert odd.names == [] and odd.problem == (
         "hard.wav: a link, or stored with holes; soft.wav: a link, or stored with holes; "
         "pipe.wav: a link, or stored with holes; and 2 more"
@@ -702,7 +702,7 @@ def test_a_large_tar_is_scanned_whole(tmp_path: Path) -> None:
                 header.size = len(data)
                 file.write(header.tobuf() + data.ljust(512, b"\0"))
         file.write(bytes(1024))
-    listing = listings.scan(tmp_path / "large.tar", reading.EXTENSIONS)
+    listing = listings.scan(tmp_path / "large.tar", finding.EXTENSIONS)
     assert len(listing.names) == 20_000 and listing.problem == ""
     assert listing.first[:2] == [512, 512 + 4 * 512] and set(listing.second) == {8}
 
