@@ -5,6 +5,8 @@ One definition for pretraining and probing. Shapes: B clips, S samples, F mel bi
 
 import math
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
 from functools import lru_cache
 
 import torch
@@ -25,6 +27,15 @@ RESAMPLING = {
 """What torchaudio's documentation gives as equal to librosa's "kaiser_best", as released."""
 BLOCK_STEPS = 4096
 """Of the resampling kernel at a time; at 44.1 kHz it goes 441 samples a step."""
+BLOCK_SAMPLES = 1 << 18
+"""Of a file of an odd rate resampled at a time."""
+LARGEST_KERNEL = 1 << 21
+"""Numbers in a kernel; between common rates it has up to a million."""
+LARGEST_WINDOWS = 1 << 23
+"""Samples that the steps done at a time read, each counted in every step that reads it."""
+LARGEST_TERM = 1 << 14
+"""Of the ratio of two rates. One with larger terms is replaced by the nearest without: off by at
+most 1 / 32768 of the frequency, a twentieth of a cent."""
 
 
 class LogMel(nn.Module):
@@ -135,29 +146,31 @@ def resampled(blocks: Iterable[Tensor], source_rate: int, target_rate: int) -> I
     """`resample` for a waveform that comes in blocks, with the same numbers however it is cut.
 
     Args: blocks: (..., any length) one after another, at least one.
-    Returns: blocks of the result; an hour needs no more memory than a minute.
+    Returns: blocks of the result; an hour needs no more memory than a minute, and no rates more
+        than some 100 MB.
     """
     if source_rate == target_rate:
         yield from blocks
         return
-    # torchaudio's convolution written as a product.
-    kernel, width, step = _kernel(source_rate, target_rate)  # (samples out per step, taps)
-    taps = kernel.shape[1]
+    made = _filter(source_rate, target_rate)
     received = sent = 0
     waiting: Tensor | None = None
     for block in blocks:
         received += block.shape[-1]
-        waiting = F.pad(block, (width, 0)) if waiting is None else torch.cat([waiting, block], -1)
-        while waiting.shape[-1] >= (BLOCK_STEPS - 1) * step + taps:
-            windows = waiting.unfold(-1, taps, step)[..., :BLOCK_STEPS, :]  # (..., steps, taps)
-            yield products.linear(windows, kernel).flatten(-2)
-            sent += BLOCK_STEPS * kernel.shape[0]
-            waiting = waiting[..., BLOCK_STEPS * step :]
+        waiting = (
+            F.pad(block, (made.before, 0)) if waiting is None else torch.cat([waiting, block], -1)
+        )
+        while waiting.shape[-1] >= made.reach(made.most_steps):
+            yield made.steps(waiting[..., : made.reach(made.most_steps)])
+            sent += made.most_steps * made.up
+            waiting = waiting[..., made.most_steps * made.down :]
     length = math.ceil(received * target_rate / source_rate)
-    if waiting is not None and sent < length:
-        windows = F.pad(waiting, (0, width + step)).unfold(-1, taps, step)
-        rest = [products.linear(each, kernel) for each in windows.split(BLOCK_STEPS, dim=-2)]
-        yield torch.cat(rest, dim=-2).flatten(-2)[..., : length - sent]
+    while waiting is not None and sent < length:
+        steps = min(made.most_steps, math.ceil((length - sent) / made.up))
+        missing = made.reach(steps) - waiting.shape[-1]
+        yield made.steps(F.pad(waiting, (0, max(0, missing))))[..., : length - sent]
+        sent += steps * made.up
+        waiting = waiting[..., steps * made.down :]
 
 
 def whole_samples(duration_ms: float, sample_rate: int, name: str) -> int:
@@ -171,11 +184,72 @@ def whole_samples(duration_ms: float, sample_rate: int, name: str) -> int:
     return round(samples)
 
 
-@lru_cache(maxsize=32)
-def _kernel(source_rate: int, target_rate: int) -> tuple[Tensor, int, int]:
-    """Filters of one period (out, taps), samples before a period that they reach, its samples in.
+@dataclass(frozen=True)
+class _Filter:
+    """A step takes ``down`` samples in and gives ``up`` out; it reaches a little further."""
 
-    Making them for an odd pair of rates is costly: it is done once.
-    """
-    made = torchaudio.transforms.Resample(source_rate, target_rate, **RESAMPLING)
-    return made.kernel.squeeze(1), made.width, source_rate // math.gcd(source_rate, target_rate)
+    up: int
+    down: int
+    before: int
+    """Samples in front of a step that it reads."""
+    behind: int
+    kernel: Tensor
+    """(up, before + down + behind)."""
+
+    @property
+    def most_steps(self) -> int:
+        """At a time."""
+        return min(BLOCK_STEPS, LARGEST_WINDOWS // self.kernel.shape[1])
+
+    def reach(self, steps: int) -> int:
+        """Samples in that some steps read."""
+        return self.before + steps * self.down + self.behind
+
+    def steps(self, samples: Tensor) -> Tensor:
+        """Every step in ``samples``, (..., S): torchaudio's convolution, written as a product."""
+        windows = samples.unfold(-1, self.kernel.shape[1], self.down)  # (..., steps, taps)
+        return products.linear(windows, self.kernel).flatten(-2)
+
+
+class _OddFilter(_Filter):
+    """The same for rates with large terms, whose ``kernel``, nearly all of it zeros, would fill
+    gigabytes: here it is one impulse response at the rate ``up`` times the first, (taps,)."""
+
+    @property
+    def most_steps(self) -> int:
+        """At a time."""
+        return max(1, BLOCK_SAMPLES // self.down)
+
+    def steps(self, samples: Tensor) -> Tensor:
+        """As `_Filter.steps`."""
+        from scipy.signal import upfirdn  # half a second, for rare rates alone
+
+        made = upfirdn(self.kernel.numpy(), samples.numpy(), self.up, self.down, axis=-1)
+        steps = (samples.shape[-1] - self.reach(0)) // self.down
+        first = (len(self.kernel) // 2 + self.before * self.up) // self.down
+        return torch.from_numpy(made[..., first : first + steps * self.up])
+
+
+@lru_cache(maxsize=8)
+def _filter(source_rate: int, target_rate: int) -> _Filter:
+    """torchaudio's filter for two rates; making it for an odd pair is costly, so it is kept."""
+    ratio = Fraction(target_rate, source_rate)
+    if max(ratio.as_integer_ratio()) > LARGEST_TERM:
+        down = ratio < 1
+        nearest = (ratio if down else 1 / ratio).limit_denominator(LARGEST_TERM)
+        ratio = nearest if down else 1 / nearest
+    up, down = ratio.as_integer_ratio()
+    cutoff = min(up, down) * RESAMPLING["rolloff"]
+    width = math.ceil(RESAMPLING["lowpass_filter_width"] * down / cutoff)
+    if up * (down + 2 * width) <= LARGEST_KERNEL:
+        made = torchaudio.transforms.Resample(down, up, **RESAMPLING)
+        return _Filter(up, down, width, width, made.kernel.squeeze(1))
+    before = math.ceil(width / down) * down  # so that steps begin where the two rates meet
+    half = math.ceil(width * up / down) * down
+    time = torch.arange(-half, half + 1, dtype=torch.float64)
+    time *= cutoff / (up * down)  # in periods of the cutoff
+    within, beta = RESAMPLING["lowpass_filter_width"], torch.tensor(RESAMPLING["beta"]).double()
+    shape = (1 - (time / within).square()).clamp(min=0).sqrt()
+    window = torch.special.i0(beta * shape) / torch.special.i0(beta)
+    kernel = torch.sinc(time) * window.where(time.abs() < within, 0) * (cutoff / down)
+    return _OddFilter(up, down, before, width, kernel.float())

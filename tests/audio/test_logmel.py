@@ -1,6 +1,9 @@
 """The front end against hand-worked values, an independent computation and the released one."""
 
 import json
+import math
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +133,61 @@ def test_resampling_is_torchaudios(rate: int, samples: int, monkeypatch) -> None
     for block in (logmel.BLOCK_STEPS, 7):
         monkeypatch.setattr(logmel, "BLOCK_STEPS", block)
         torch.testing.assert_close(resample(waveform, rate, 16000), expected, rtol=0, atol=1e-6)
+
+
+def exactly_resampled(samples: np.ndarray, source: int, target: int) -> np.ndarray:
+    """The sum over a Kaiser-windowed sinc, from its definition, in float64."""
+    width, beta = KAISER_BEST["lowpass_filter_width"], KAISER_BEST["beta"]
+    cutoff = min(source, target) * KAISER_BEST["rolloff"]
+    places = np.arange(len(samples)) / source
+    found = []
+    for time in np.arange(math.ceil(len(samples) * target / source)) / target:
+        x = (places - time) * cutoff
+        window = np.i0(beta * np.sqrt(np.clip(1 - (x / width) ** 2, 0, None))) / np.i0(beta)
+        kernel = np.where(np.abs(x) < width, np.sinc(x) * window, 0) * cutoff / source
+        found.append(kernel @ samples)
+    return np.array(found)
+
+
+@pytest.mark.parametrize(("source", "target"), [(11127, 16000), (2003, 1999), (44056, 16000)])
+def test_rates_with_large_terms_have_the_same_filter(source: int, target: int) -> None:
+    waveform = torch.rand(2, 3000, generator=torch.Generator().manual_seed(0)) - 0.5
+    ours = resample(waveform, source, target)
+    assert not torch.equal(ours[0], ours[1])
+    for row, samples in zip(ours, waveform, strict=True):
+        exact = exactly_resampled(samples.double().numpy(), source, target)
+        np.testing.assert_allclose(row, exact, rtol=0, atol=2e-6)  # float32, some 400 terms
+    parts = torch.tensor_split(waveform, [1, 40, 41, 2000], dim=-1)
+    assert torch.equal(torch.cat(list(logmel.resampled(parts, source, target)), -1), ours)
+
+
+@pytest.mark.parametrize("rate", [1001, 11127, 44056, 47999, 88199, 999_983])
+def test_a_tone_of_any_rate_keeps_its_frequency(rate: int) -> None:
+    """Off by at most 1 / 32768: after a second at 300 Hz, by 0.06 of a radian."""
+    resampled = resample(sine(300, rate=rate), rate, 16000)
+    assert len(resampled) == 16000
+    inside = slice(4000, 12000)
+    torch.testing.assert_close(resampled[inside], sine(300)[inside], rtol=0, atol=0.03)
+
+
+ODD = """
+import resource, sys, torch
+from scipy.signal import upfirdn
+from matpac.audio import logmel
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for rate in map(int, sys.argv[1:]):
+    samples = sum(len(b) for b in logmel.resampled([torch.zeros(4 * rate)], rate, 16000))
+    assert abs(samples - 64000) <= 1, samples
+    logmel._filter.cache_clear()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_no_rate_decides_the_memory() -> None:
+    rates = ["1000", "1001", "11127", "44056", "47999", "191999", "999983", "1000000"]
+    command = [sys.executable, "-c", ODD, *rates]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 400 * 1024  # KiB; 17.6 GB with a whole period in one kernel
 
 
 def test_resampling_removes_what_would_alias() -> None:
