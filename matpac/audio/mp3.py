@@ -1,12 +1,11 @@
 """The frames of an MP3, counted from their headers.
 
-A file may start with a frame that says how many follow ("Xing" or "Info"). For one without,
-libsndfile guesses its length from its size, tags included, and reads no further than that.
+A file may start with a frame that says how many follow, its index ("Xing" or "Info"). Decoders
+believe it, and guess the length of a file without one; here the frames themselves are counted.
 """
 
 import mmap
-from dataclasses import dataclass
-from pathlib import Path
+import struct
 from typing import NamedTuple
 
 Content = bytes | mmap.mmap
@@ -21,6 +20,8 @@ BITRATES = {  # kbit/s by (MPEG-1, layer)
 }
 RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
 """Hz by the header's version: 3 is MPEG-1, 2 is MPEG-2, 0 is MPEG-2.5."""
+MOST_PADDING = 1 << 16
+"""Zeros between the tags and the first frame."""
 
 
 class Header(NamedTuple):
@@ -36,49 +37,67 @@ class Header(NamedTuple):
     """Bytes between the header and the data."""
 
 
-@dataclass(frozen=True)
-class Frames:
+class Frames(NamedTuple):
     """What a file's frames hold together."""
 
-    indexed: bool
-    """The first frame says how many there are, so a decoder knows, too."""
-    samples: int = 0
-    """Per channel, of all complete frames; counted only if there is no index."""
-    longest: int = 0
-    """Samples of one frame."""
-    missing_bytes: int = 0
-    """Of the last frame."""
+    first: int
+    """Byte of the first frame with sound."""
+    count: int
+    """Complete frames with sound."""
+    samples: int
+    """Per channel and frame."""
+    layer: int
+    """Of MPEG: 3, or 1 or 2."""
+    promised: int | None = None
+    """Frames by the index; None without one."""
+    missing: int = 0
+    """Bytes of the last frame."""
+    behind: int = 0
+    """Bytes behind the last frame that are no tag."""
+
+    @property
+    def total(self) -> int:
+        """Samples of all frames, per channel."""
+        return self.count * self.samples
 
 
-def frames(content: Path | bytes) -> Frames | None:
-    """Walks the frame headers of an MP3 that is not empty; None if it has none that can be walked.
-
-    Tags before and behind are skipped, and so is what lies between frames and is none.
-
-    Args: content: its path, or its bytes.
-    """
-    if isinstance(content, bytes):
-        return _walk(content)
-    with content.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        return _walk(data)
-
-
-def _walk(data: Content) -> Frames | None:
-    position = _next_frame(data, _end_of_id3v2(data), None)
-    if position is None or (first := _header(data, position)) is None:
+def frames(data: Content) -> Frames | None:
+    """Walks the frame headers from the first to where none follows; None if there is no frame."""
+    first = _first(data)
+    if first is None or (header := _header(data, first)) is None:
         return None
-    if _is_index(data, position, first):
-        return Frames(indexed=True)
-    samples = 0
-    while position is not None and (header := _header(data, position)) is not None:
-        if missing := max(0, position + header.length - len(data)):
-            return Frames(False, samples, first.samples, missing)
-        samples += header.samples
+    kind, samples, promised = header.kind, header.samples, None
+    tag = first + 4 + header.side_info
+    if data[tag : tag + 4] in (b"Xing", b"Info") and len(data) >= tag + 12:
+        flags, number = struct.unpack_from(">2I", data, tag + 4)
+        promised = number if flags & 1 else None
+        first += header.length
+    position, count, missing = first, 0, 0
+    while header := _header(data, position := behind_tags(data, position)):
+        if header.kind != kind or (missing := max(0, position + header.length - len(data))):
+            break
+        count += 1
         position += header.length
-        following = _header(data, position)
-        if following is None or following.kind != first.kind:
-            position = _next_frame(data, position, first.kind)
-    return Frames(False, samples, first.samples)
+    behind = max(0, len(data) - position)
+    return Frames(first, count, samples, kind[1], promised, missing, behind)
+
+
+def with_index(data: Content) -> bytes:
+    """An MP3 with all of its frames behind an index of their number, which decoders believe.
+
+    Raises: ValueError for another layer than III, which has no index.
+    """
+    found = frames(data)
+    if found is None or found.layer != 3:
+        raise ValueError("MPEG layer I or II of variable bit rate")
+    header = bytearray(data[found.first : found.first + 4])
+    header[1] |= 1  # no checksum
+    header[2] = 0xE0 | header[2] & 0x0C  # the highest bit rate, for the room that it gives
+    frame = _header(bytes(header), 0)
+    assert frame is not None
+    tag = struct.pack(">4s2I", b"Xing", 1, found.count)
+    index = bytes(header) + bytes(frame.side_info) + tag
+    return index.ljust(frame.length, b"\0") + data[found.first :]
 
 
 def _header(data: Content, position: int) -> Header | None:
@@ -101,35 +120,32 @@ def _header(data: Content, position: int) -> Header | None:
     return Header((version, layer, rate), length, samples, side_info)
 
 
-def _next_frame(data: Content, start: int, kind: tuple[int, int, int] | None) -> int | None:
-    """The first place from ``start`` on with two frames in a row (or one that ends the file)."""
-    position = data.find(b"\xff", start)
-    while position >= 0:
-        header = _header(data, position)
-        if header is not None and kind in (None, header.kind):
-            behind = position + header.length
-            following = _header(data, behind)
-            if behind == len(data) or (following is not None and following.kind == header.kind):
-                return position
-        position = data.find(b"\xff", position + 1)
-    return None
+def _first(data: Content) -> int | None:
+    """The frame right behind the tags (and zeros): one that another follows, or that ends it."""
+    position = behind_tags(data, 0)
+    padding = data[position : position + MOST_PADDING]
+    position += len(padding) - len(padding.lstrip(b"\0"))
+    if (header := _header(data, position)) is None:
+        return None
+    behind = position + header.length
+    following = _header(data, behind_tags(data, behind))
+    one_of_more = following is not None and following.kind == header.kind
+    return position if behind >= len(data) or one_of_more else None
 
 
-def _is_index(data: Content, position: int, header: Header) -> bool:
-    """Whether this frame holds no sound but the number of frames."""
-    tag = position + 4 + header.side_info
-    if data[tag : tag + 4] not in (b"Xing", b"Info") or len(data) < tag + 8:
-        return False
-    return bool(data[tag + 7] & 1)  # without this flag there is a table, but no number
-
-
-def _end_of_id3v2(data: Content) -> int:
-    """Where the sound starts: behind tags that begin with ID3 and their size, 7 bits per byte."""
-    position = 0
-    while data[position : position + 3] == b"ID3" and len(data) >= position + 10:
-        size = 0
-        for byte in data[position + 6 : position + 10]:
-            size = size << 7 | byte & 0x7F
-        has_footer = data[position + 5] & 0x10
-        position += 10 + size + (10 if has_footer else 0)
-    return position
+def behind_tags(data: Content, position: int) -> int:
+    """The first place from this one on where no tag begins: ID3 (version 1 or 2) or APE."""
+    while True:
+        begin = data[position : position + 32]
+        if begin[:3] == b"ID3" and len(begin) >= 10:  # its size has 7 bits per byte
+            size = 0
+            for byte in begin[6:10]:
+                size = size << 7 | byte & 0x7F
+            position += 10 + size + (10 if begin[5] & 0x10 else 0)  # perhaps a footer
+        elif begin[:3] == b"TAG":
+            position += 128
+        elif begin[:8] == b"APETAGEX" and len(begin) == 32:
+            is_header = begin[23] & 0x20
+            position += int.from_bytes(begin[12:16], "little") + (32 if is_header else 0)
+        else:
+            return position

@@ -1,28 +1,37 @@
-"""Reading audio files, and telling why one cannot be used.
+"""Reading audio files, and telling why one cannot be used: one way for every stage.
 
-Reads what libsndfile reads: wav, flac, ogg, mp3, aiff and more, any rate, any number of channels,
-also inside a tar or parquet file (`matpac.audio.containers`).
+Reads wav, aiff, flac, ogg (Vorbis, Opus) and mp3, any rate from 1 kHz to 1 MHz, any number of
+channels, also inside a tar or parquet file (`matpac.audio.containers`). A file is decoded once, to
+its end, and gives all of its samples or one reason why not: what `matpac.audio.structure` finds
+missing, what the decoder cannot read, or fewer samples than the file promises.
 """
 
 import hashlib
-import struct
+import mmap
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import soundfile
 
-from matpac.audio import containers, mp3
+from matpac.audio import containers, mp3, structure
 from matpac.core import files
 
-BLOCK_FRAMES = 1 << 18
+FORMATS = ("WAV", "WAVEX", "RF64", "AIFF", "FLAC", "OGG", "MP3")
+"""libsndfile's names of those whose damage can be told; it reads more."""
+RATES = range(1000, 1_000_001)
+"""Hz."""
+BLOCK_SAMPLES = 1 << 18
+"""Of all channels together, decoded at a time."""
 SYSTEM_ERROR = 2
 """libsndfile's number for a file that the system refuses to open."""
 UNKNOWN_LENGTH = (1 << 63) - 1
 """libsndfile's number of frames of a FLAC file that does not say it."""
+MOST_TRIMMED = 4
+"""Frames of an MP3 that encoders fill up in front of the sound and behind it, and say so."""
 LOUDEST = 1e12
 """Integers stored as floats reach 2e9; damaged floats more, and their power is infinite."""
 
@@ -47,179 +56,163 @@ def read(
 
     Args:
         path: an audio file, or a member of a container.
-        start_s, duration_s: the part to read, seconds; None: up to the end.
+        start_s, duration_s: the part that is kept, seconds; None: up to the end.
     Returns: float32 waveform (S,) and its sample rate in Hz.
-    Raises: UnusableAudioError with the reason.
+    Raises: UnusableAudioError with the reason; for a part, too, if the file is not whole.
     """
-    with _open(_content(path)) as file:
-        wanted = -1 if duration_s is None else round(duration_s * file.samplerate)
-        try:
-            if start_s:
-                file.seek(round(start_s * file.samplerate))
-            samples = _samples(file, wanted)
-        except soundfile.LibsndfileError as error:
-            raise UnusableAudioError(f"truncated or damaged ({error})") from None
-        if len(samples) < wanted:
-            raise UnusableAudioError(f"truncated: {len(samples)} of {wanted} samples can be read")
-        return _mono(samples), file.samplerate
+    kept, rate, position, start, stop = [], 1, 0, 0, None
+    for block, rate in blocks(path):
+        start = round(start_s * rate)
+        stop = None if duration_s is None else start + round(duration_s * rate)
+        last = None if stop is None else max(0, stop - position)
+        kept.append(block[max(0, start - position) : last])
+        position += len(block)
+    samples = np.concatenate(kept) if kept else np.zeros(0, np.float32)
+    if stop is not None and len(samples) < stop - start:
+        raise UnusableAudioError(f"{len(samples)} of {stop - start} samples are there")
+    return samples, rate
 
 
 def blocks(path: Path) -> Iterator[tuple[np.ndarray, int]]:
     """Reads a whole file as mono, block by block: (samples, float32; its sample rate in Hz).
 
-    Raises: UnusableAudioError, after the last good block, if it cannot be read to its end.
+    Raises: UnusableAudioError, at the latest after the last block, if it is not whole and sound.
     """
-    for block, rate in _blocks(_content(path)):
-        yield _mono(block), rate
+    with _reasons():
+        for block, rate in _decoded(_content(path)):
+            yield block[:, 0] if block.shape[1] == 1 else block.mean(axis=1), rate
 
 
 def check(path: Path) -> AudioFacts:
     """Reads a whole file once, block by block, to learn its length and whether it is sound."""
+    count, rate = 0, 1
     try:
-        content = _content(path)
-        duration_s = _checked_duration_s(content)
+        with _reasons():
+            content = _content(path)
+            for block, rate in _decoded(content):  # noqa: B007 (the rate of the last one)
+                count += len(block)
+            in_memory = isinstance(content, bytes)
+            digest = hashlib.sha256(content).hexdigest() if in_memory else files.sha256(content)
     except UnusableAudioError as error:
         return AudioFacts(problem=str(error))
-    if isinstance(content, bytes):
-        return AudioFacts(duration_s=duration_s, sha256=hashlib.sha256(content).hexdigest())
-    return AudioFacts(duration_s=duration_s, sha256=files.sha256(content))
+    return AudioFacts(duration_s=count / rate, sha256=digest)
 
 
-def _checked_duration_s(content: Path | bytes) -> float:
-    """Length of a file that can be read to its end. Raises: UnusableAudioError."""
-    count, rate = 0, 1
-    for block, rate in _blocks(content):  # noqa: B007 (the rate of the last one)
-        count += len(block)
-    return count / rate
+@contextmanager
+def _reasons() -> Iterator[None]:
+    """Whatever a hostile file leads to is a reason not to use it, and stops nothing else."""
+    try:
+        yield
+    except UnusableAudioError:
+        raise
+    except (structure.DamagedAudioError, containers.UnreadableError) as error:
+        raise UnusableAudioError(str(error)) from None
+    except OSError as error:
+        raise UnusableAudioError(f"{containers.UNREAD} ({error.strerror or error})") from None
+    except soundfile.LibsndfileError as error:
+        reason = error.error_string or f"libsndfile's error {error.code}"
+        raise UnusableAudioError(f"truncated or damaged ({reason})") from None
+    except Exception as error:
+        raise UnusableAudioError(f"it cannot be read ({error!r})") from error
 
 
-def _blocks(content: Path | bytes) -> Iterator[tuple[np.ndarray, int]]:
-    """Blocks (samples, channels) and their rate. Raises: UnusableAudioError, at the latest
-    after the last block, for a file that cannot be read to its end."""
-    with _open(content) as file:
-        promised, count, damage = file.frames, 0, ""
-        try:
-            while len(block := _samples(file, BLOCK_FRAMES)):
-                count += len(block)
-                yield block, file.samplerate
-        except soundfile.LibsndfileError as error:
-            damage = error.error_string  # told below if fewer samples than there are came out
-        found = mp3.frames(content) if file.format == "MP3" else None
-        if found is not None and not found.indexed:
-            _refuse_part_of_mp3(found, count, damage)
-        elif count < promised:
-            raise UnusableAudioError(f"truncated: {count} of {promised} samples can be read")
-        if missing := _missing_bytes(content):
-            raise UnusableAudioError(f"truncated: the last {missing} bytes are missing")
+def _decoded(content: Path | bytes) -> Iterator[tuple[np.ndarray, int]]:
+    """Blocks (samples, channels), float32, and their rate."""
+    file, sound = _opened(content)
+    with file:
+        wanted, count = max(1, BLOCK_SAMPLES // file.channels), 0
+        checksum = hashlib.md5(usedforsecurity=False) if sound.md5 else None
+        while len(block := _samples(file, wanted, checksum)):
+            count += len(block)
+            yield block, file.samplerate
+            if len(block) < wanted:  # behind a short read libsndfile repeats old samples
+                break
+        guessed = sound.frames is not None and sound.frames.promised is None
+        promised = sound.frames.total if guessed else file.frames
+        if count != promised:
+            raise UnusableAudioError(
+                f"truncated or damaged: {count} of {promised} samples can be read"
+            )
+        if checksum is not None and checksum.digest() != sound.md5:
+            raise UnusableAudioError("damaged: its samples do not have the checksum that it says")
 
 
-def _samples(file: soundfile.SoundFile, wanted: int) -> np.ndarray:
-    """The next samples, float32 (S, channels), at most ``wanted`` of them; -1: all.
+def _samples(
+    file: soundfile.SoundFile, wanted: int, checksum: "hashlib._Hash | None"
+) -> np.ndarray:
+    """The next samples, float32 (S, channels), at most ``wanted`` of them.
 
-    Raises: UnusableAudioError for NaN, infinity and what is near it; soundfile.LibsndfileError for
-        damage.
+    Args: checksum: takes the samples of a FLAC as they were before they were encoded.
+    Raises: UnusableAudioError for NaN, infinity and what is near it.
     """
     if file.subtype == "PCM_16":  # the same numbers as libsndfile's, in a third of its time
         whole = file.read(wanted, dtype="int16", always_2d=True)
+        if checksum is not None:
+            checksum.update(whole.astype("<i2", copy=False).tobytes())
         return np.multiply(whole, np.float32(2**-15), dtype=np.float32)
+    if checksum is not None:
+        whole = file.read(wanted, dtype="int32", always_2d=True)
+        unused = {"PCM_24": 1, "PCM_S8": 3}[file.subtype]  # low bytes
+        checksum.update(whole.astype("<i4").view(np.uint8).reshape(-1, 4)[:, unused:].tobytes())
+        return np.multiply(whole, np.float32(2**-31), dtype=np.float32)
     samples = file.read(wanted, dtype="float32", always_2d=True)
     if len(samples) and not -LOUDEST < samples.min() <= samples.max() < LOUDEST:  # nor NaN
         raise UnusableAudioError(f"NaN or infinite samples, or beyond {LOUDEST:g}")
     return samples
 
 
-def _mono(samples: np.ndarray) -> np.ndarray:
-    """(S, channels) -> (S,)."""
-    return samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
-
-
-def _refuse_part_of_mp3(found: mp3.Frames, count: int, damage: str) -> None:
-    """Raises UnusableAudioError if frames are cut off, or more of them are there than are read."""
-    if found.missing_bytes:
-        raise UnusableAudioError(f"truncated: the last {found.missing_bytes} bytes are missing")
-    # The guess at the length of a file without index may be a frame short; decoders drop another.
-    if count < found.samples - 2 * found.longest:
-        reason = f"damaged ({damage})" if damage else "MP3 of variable bit rate without an index"
-        raise UnusableAudioError(f"{reason}: {count} of {found.samples} samples can be read")
-
-
 def _content(path: Path) -> Path | bytes:
     """The path of a file, or the bytes of a member; UnusableAudioError if there is nothing."""
     if (member := containers.member(path)) is not None:
-        try:
-            content: Path | bytes = containers.read(member)
-        except containers.UnreadableError as error:
-            raise UnusableAudioError(str(error)) from None
+        content: Path | bytes = containers.read(member)
     elif path.is_file():
         content = path
-    elif path.is_symlink():
-        raise UnusableAudioError("a link to a file that is not there")
     else:
-        raise UnusableAudioError("missing file")
-    if _size(content) == 0:
+        link = path.is_symlink()
+        raise UnusableAudioError("a link to a file that is not there" if link else "missing file")
+    if (len(content) if isinstance(content, bytes) else content.stat().st_size) == 0:
         raise UnusableAudioError("zero bytes")
     return content
 
 
-def _size(content: Path | bytes) -> int:
-    return len(content) if isinstance(content, bytes) else content.stat().st_size
+@contextmanager
+def _viewed(content: Path | bytes) -> Iterator[mp3.Content]:
+    """The bytes of a file that is not empty, of which only those are read that are asked for."""
+    if isinstance(content, bytes):
+        yield content
+        return
+    with content.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        yield data
 
 
-def _stream(content: Path | bytes) -> BinaryIO:
-    return BytesIO(content) if isinstance(content, bytes) else content.open("rb")
+def _opened(content: Path | bytes) -> tuple[soundfile.SoundFile, structure.Sound]:
+    """A file that is whole as far as its structure tells, and of a kind that is read."""
+    with _viewed(content) as data:
+        sound = structure.sound(data)
+        file = _soundfile(content if sound.content is None else sound.content)
+        missing = sound.frames.total - file.frames if sound.frames else 0
+        if missing > 0 and sound.frames.promised is None:  # libsndfile's guess is too low
+            file.close()
+            file = _soundfile(mp3.with_index(sound.content or data))
+            sound = structure.Sound()
+    problem = ""
+    if file.format not in FORMATS:
+        problem = f"{file.format} is not read, allowed: wav, aiff, flac, ogg, mp3"
+    elif file.samplerate not in RATES:
+        problem = f"sample rate {file.samplerate} Hz, allowed: {RATES[0]:,} to {RATES[-1]:,}"
+    elif file.frames == UNKNOWN_LENGTH:  # libsndfile reads no such file to its end
+        problem = "its length is not in its header (written as a stream)"
+    elif sound.frames and missing > MOST_TRIMMED * sound.frames.samples:
+        problem = f"damaged: its index leaves out {missing} samples"
+    if problem:
+        file.close()
+        raise UnusableAudioError(problem)
+    return file, sound
 
 
-def _open(content: Path | bytes) -> soundfile.SoundFile:
+def _soundfile(content: Path | bytes) -> soundfile.SoundFile:
     try:
-        file = soundfile.SoundFile(BytesIO(content) if isinstance(content, bytes) else content)
+        return soundfile.SoundFile(BytesIO(content) if isinstance(content, bytes) else content)
     except soundfile.LibsndfileError as error:
         reason = containers.UNREAD if error.code == SYSTEM_ERROR else "not audio"
         raise UnusableAudioError(f"{reason} ({error.error_string})") from None
-    except OSError as error:
-        raise UnusableAudioError(f"{containers.UNREAD} ({error.strerror})") from None
-    if file.frames == UNKNOWN_LENGTH:  # libsndfile reads no such file to its end
-        file.close()
-        raise UnusableAudioError("its length is not in its header (written as a stream)")
-    return file
-
-
-def _missing_bytes(content: Path | bytes) -> int:
-    """How many bytes a cut-off wav, aiff or ogg lacks: libsndfile shortens them in silence."""
-    size = _size(content)
-    with _stream(content) as file:
-        magic = file.read(4)
-        if magic in (b"RIFF", b"RIFX", b"RF64", b"FORM"):
-            return max(0, _end_of_samples(file, magic) - size)
-        if magic == b"OggS":
-            file.seek(max(0, size - (1 << 17)))  # a page has at most 65,307 bytes
-            return _missing_of_last_page(file.read())
-    return 0
-
-
-def _end_of_samples(file: BinaryIO, magic: bytes) -> int:
-    """Where the sample chunk says that it ends; 0 if it does not say (written as a stream)."""
-    header_of_chunk = "<4sI" if magic in (b"RIFF", b"RF64") else ">4sI"
-    position, large = 12, 0
-    while True:
-        file.seek(position)
-        header = file.read(8)
-        if len(header) < 8:
-            return 0
-        name, length = struct.unpack(header_of_chunk, header)
-        if name == b"ds64":  # RF64 has room for sizes beyond 4 GB here
-            large = int.from_bytes(file.read(16)[8:], "little")
-        if name in (b"data", b"SSND"):
-            if length >= 0x7FFFF000 and magic != b"FORM":
-                length = large
-            return position + 8 + length if length else 0
-        position += 8 + length + length % 2
-
-
-def _missing_of_last_page(tail: bytes) -> int:
-    """Bytes that the last Ogg page lacks, from the lengths in its header."""
-    start = tail.rfind(b"OggS")
-    page = tail[start:]
-    if start < 0 or len(page) < 27:
-        return 1
-    lengths = page[27 : 27 + page[26]]
-    return max(0, 27 + page[26] + sum(lengths) - len(page))

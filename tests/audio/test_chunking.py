@@ -115,7 +115,7 @@ def test_a_file_read_in_blocks_of_any_size_gives_the_same_bits(
 ) -> None:
     wave = noise(100_000)
     soundfile.write(tmp_path / "a.wav", wave, 44100, subtype="FLOAT")
-    monkeypatch.setattr(reading, "BLOCK_FRAMES", block_frames)
+    monkeypatch.setattr(reading, "BLOCK_SAMPLES", block_frames)
     cutting = Cut(piece_samples=7000, piece_hop=6000, min_samples=400)
     expected = cut(wave, cutting, sample_rate=44100)
     for piece, right in zip(pieces(tmp_path / "a.wav", cutting), expected, strict=True):
