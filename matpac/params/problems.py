@@ -10,6 +10,7 @@ from matpac.data.config import Dataset, DatasetConfig
 from matpac.pretraining.config import ResolvedRun
 from matpac.reporting.paper import NAMES as REPORTED
 
+
 def find(sections: dict[str, Any]) -> list[str]:
     """All of it in readable lines, of sections that may be bad in themselves, too."""
     return [*_names(sections), *_unlabelled(sections), *_reported(sections), *_runs(sections)]

@@ -32,7 +32,9 @@ class Rule(NamedTuple):
 
 RULES = (
     Rule("one prototype takes all", "teacher_entropy_of_mean", lambda k: 0.1 * math.log(k), True),
-    Rule("distributions ignore the input", "mutual_information", lambda k: 0.02 * math.log(k), True),
+    Rule(
+        "distributions ignore the input", "mutual_information", lambda k: 0.02 * math.log(k), True
+    ),
     Rule("targets share one direction", "target_effective_rank", lambda k: 2.0, False),
     Rule("predictions share one direction", "predicted_effective_rank", lambda k: 2.0, False),
 )

@@ -98,7 +98,10 @@ def test_a_collapse_is_told_and_shown(
     train(job(bulk, tmp_path, diagnostics_every=2, warmup_epochs=1.0))
     said = capsys.readouterr().out
     # Warm-up is 2 updates; measured at 2, 4, 6.
-    assert said.count("tiny: step 6: collapse: distributions ignore the input (mutual_information ") == 1
+    assert (
+        said.count("tiny: step 6: collapse: distributions ignore the input (mutual_information ")
+        == 1
+    )
     assert "COLLAPSE: distributions ignore the input" in said.splitlines()[-1]
 
 
