@@ -10,6 +10,8 @@ from matpac.data.config import Dataset, DatasetConfig
 from matpac.pretraining.config import ResolvedRun
 from matpac.reporting.paper import NAMES as REPORTED
 
+NO_NAMES = ("inf", "infinity", "nan", "null")
+
 
 def find(sections: dict[str, Any]) -> list[str]:
     """All of it in readable lines, of sections that may be bad in themselves, too."""
@@ -33,6 +35,9 @@ def _names(sections: dict[str, Any]) -> Iterator[str]:
     for name in runs:
         if name in encoders:
             yield f"{name!r} is both in runs and in encoders"
+    for name in (*runs, *encoders):
+        if name in NO_NAMES:
+            yield f"{name!r} in runs or encoders: tables read it as a number or as nothing"
 
 
 def _unlabelled(sections: dict[str, Any]) -> Iterator[str]:

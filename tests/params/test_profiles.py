@@ -54,7 +54,7 @@ def test_a_bad_profile_is_not_switched_to(root: Path) -> None:
 
 
 def test_a_file_without_a_profile_is_named(root: Path) -> None:
-    for text, problem in (("runs: {}\n", "no key 'profile'"), ("a: [", "not valid YAML")):
+    for text, problem in (("runs: {}\n", "no key 'profile'"), ("a: [", "line 1: not valid YAML")):
         (root / "params.paper.yaml").write_text(text)
         with pytest.raises(ValueError, match=rf"params\.paper\.yaml: {problem}"):
             profiles.use("paper", root)
