@@ -20,7 +20,7 @@ import stopping
 import torch._dynamo  # noqa: F401 (the first update of each life would import it)
 
 from matpac.core import distributed, files
-from matpac.pretraining import pretrain, states
+from matpac.pretraining import loop, states
 from matpac.pretraining.run import Job
 
 SLOWER_S = 0.005
@@ -60,7 +60,7 @@ def live(job: Job) -> dict[str, Any]:
         for module, name in ((files, "sync"), (files, "write_json"), (states._Sink, "finish")):
             setattr(module, name, slower(getattr(module, name)))
     with redirect_stdout(sys.stderr):
-        return pretrain.train(job)
+        return loop.train(job)
 
 
 def main() -> None:

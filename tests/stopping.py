@@ -13,20 +13,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 from matpac.core import distributed
-from matpac.pretraining import logs, pretrain
+from matpac.pretraining import logs, loop
 from matpac.pretraining.run import Job
 
 
 def after_step(act: Callable[[int], None]) -> None:
     """Does something after each update of this process."""
-    whole_step = pretrain.Trainer.step
+    whole_step = loop.Trainer.step
 
-    def step(self: pretrain.Trainer, batch: object, step: int, *args: object, **named: object):
+    def step(self: loop.Trainer, batch: object, step: int, *args: object, **named: object):
         measured = whole_step(self, batch, step, *args, **named)
         act(step)
         return measured
 
-    pretrain.Trainer.step = step
+    loop.Trainer.step = step
 
 
 def terminated(job: Job, at: int) -> dict:
@@ -38,7 +38,7 @@ def terminated(job: Job, at: int) -> dict:
             time.sleep(1)  # it comes back to all of them
 
     after_step(terminate)
-    return pretrain.train(job)
+    return loop.train(job)
 
 
 def main() -> None:
@@ -54,10 +54,10 @@ def main() -> None:
 
     after_step(halt)
     try:
-        pretrain.train(job)
+        loop.train(job)
     except KeyboardInterrupt as stopped:
         print(stopped, flush=True)
-    pretrain.train(job)
+    loop.train(job)
 
 
 if __name__ == "__main__":

@@ -16,13 +16,13 @@ import torch
 from matpac.core import distributed
 
 if TYPE_CHECKING:
-    from matpac.pretraining.pretrain import Job
+    from matpac.pretraining.run import Job
 
 
 def some_updates(job: "Job", count: int) -> dict[str, Any]:
     """Updates on this process's part of the batches. Returns: losses, diagnostics, all tensors."""
     from matpac.pretraining.plan import Plan
-    from matpac.pretraining.pretrain import prepare
+    from matpac.pretraining.run import prepare
 
     batches, trainer = prepare(job)
     plan = Plan(job.run, batches.sampler.epoch_length / batches.batch_size, batches.steps(6))
@@ -42,7 +42,7 @@ def some_updates(job: "Job", count: int) -> dict[str, Any]:
 def lost_run(job: "Job", step: int) -> list[tuple[str, str]]:
     """One clip of the last process is spoiled in one update. Returns: what each says, and it."""
     from matpac.pretraining.batches import Batch, Batches
-    from matpac.pretraining.pretrain import train
+    from matpac.pretraining.loop import train
 
     whole, spoiled = Batches.__getitem__, []
 
@@ -66,7 +66,7 @@ def lost_run(job: "Job", step: int) -> list[tuple[str, str]]:
 
 def resumed(whole: "Job", again: "Job", *, step: int) -> dict[str, Any]:
     """The same run elsewhere, from the first one's state after so many updates."""
-    from matpac.pretraining.pretrain import train
+    from matpac.pretraining.loop import train
 
     if distributed.rank() == 0:
         again.checkpoints.mkdir(parents=True)
@@ -90,7 +90,7 @@ def several_things(
     jobs: dict[str, "Job"], count: int, whole: "Job", again: "Job", lost: tuple["Job", int]
 ) -> dict[str, Any]:
     """What needs several processes, at the price of one start."""
-    from matpac.pretraining.pretrain import train
+    from matpac.pretraining.loop import train
 
     rank = float(distributed.rank())
     return {

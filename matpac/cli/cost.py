@@ -140,7 +140,7 @@ def rate(params: Params, *, given: float | None, again: bool) -> tuple[float, st
         known = rates.measure(run, num_mels=params.logmel.num_mels)
         rates.remember(folder, run, known)
     source = {"run": "measured by an earlier run", "trial": "measured in a trial"}[known.source]
-    return known.clips_per_s, f"{source} on {rates.device_name()}"
+    return known.clips_per_s, f"{source} on {rates.device_name(run)}"
 
 
 def main(*, throughput: float | None, measure: bool, gpus: int) -> None:

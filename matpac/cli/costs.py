@@ -12,6 +12,7 @@ from matpac.features.store import Store
 from matpac.params import Params
 from matpac.pretraining import config, flops, memory
 from matpac.pretraining.config import ResolvedRun
+from matpac.pretraining.side_by_side import at_once
 
 RELEASED_EPOCH = 1 + 294_816 * 2048 // 300
 """Clips of an epoch in the released configuration, for data that is not there yet."""
@@ -60,20 +61,23 @@ def trainings(params: Params, *, clips_per_s: float, gpus: int = 1) -> list[Trai
     """What every run of ``params.yaml`` takes.
 
     Args:
-        clips_per_s: of each device, for the run ``base``; more work per clip takes longer.
+        clips_per_s: of each device, for the run ``base``; more work per clip takes longer. Seeds
+            that train side by side are taken to have that rate each.
         gpus: devices that share the batch, at the same rate each.
     """
     num_mels = params.logmel.num_mels
     reference = flops.per_clip(base(params), num_mels)
     found = []
     for run in params.runs:
-        for seed in config.seeds(params, run):
+        seeds = config.seeds(params, run)
+        for seed in seeds:
             resolved = config.resolve(params, run, seed=seed)
             pretrain, work = resolved.pretrain, flops.per_clip(resolved, num_mels)
             clips = epoch(params, resolved.model.crop_frames).clips
             updates = int(pretrain.epochs * clips / pretrain.batch_size)
             seen = updates * pretrain.batch_size
-            hours = seen / (clips_per_s * gpus * reference / work) / 3600
+            devices = gpus * at_once(resolved, len(seeds))
+            hours = seen / (clips_per_s * devices * reference / work) / 3600
             found.append(Training(run, seed, resolved, updates, seen * work, hours))
     return found
 
@@ -105,7 +109,8 @@ def disk(params: Params) -> dict[str, int]:
             stores += int(clips * CLIP_S * 1000 / params.logmel.hop_ms) * frame_bytes
     states = encoders = 0
     for run in params.runs:
-        for seed in config.seeds(params, run):
+        seeds = config.seeds(params, run)
+        for seed in seeds:
             resolved = config.resolve(params, run, seed=seed)
             # One more is there while it is written.
             kept = resolved.pretrain.keep_checkpoints + 1

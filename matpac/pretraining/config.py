@@ -70,6 +70,9 @@ class PretrainConfig(Section):
     """False: the teacher starts from a draw of its own, as released and M2D; True: DINO."""
     same_masks_on_all_ranks: bool
     """True: the released code's masks, alike on every process; False: all differ."""
+    threads: Positive | None = None
+    """Of the processor, for a training without a GPU; None: as many as it has cores. With a number
+    the seeds of a run train side by side, as many as there are cores for. Decides last digits."""
     workers: Natural
     """Loader processes per training process; 0 reads in the training process."""
     diagnostics_every: Positive

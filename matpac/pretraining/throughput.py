@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 
-from matpac.core import distributed, files, fingerprints
+from matpac.core import distributed, files, fingerprints, threads
 from matpac.core.progress import Progress
 from matpac.method.schedules import Scheduled
 from matpac.pretraining import flops
@@ -36,17 +36,18 @@ class Rate(NamedTuple):
     """``run`` or ``trial``."""
 
 
-def device_name() -> str:
-    """This process's device; of a CPU the threads that it computes with."""
+def device_name(run: ResolvedRun) -> str:
+    """This process's device; of a CPU the threads that a run computes with."""
     device = distributed.device()
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"CPU ({platform.machine()}, {torch.get_num_threads()} threads)"
+    count = run.pretrain.threads or torch.get_num_threads()
+    return f"CPU ({platform.machine()}, {count} threads)"
 
 
 def recall(folder: Path, run: ResolvedRun) -> Rate | None:
     """The rate of this device for a run's model and precision, if one was kept in ``folder``."""
-    kept = _read(folder).get(device_name(), {}).get(_key(run))
+    kept = _read(folder).get(device_name(run), {}).get(_key(run))
     return Rate(kept["clips_per_s"], kept["processes"], kept["source"]) if kept else None
 
 
@@ -56,7 +57,7 @@ def remember(folder: Path, run: ResolvedRun, rate: Rate) -> None:
     model = run.model
     sizes = f"{model.encoder_width}/{model.encoder_depth}/{model.encoder_heads}"
     readable = {"encoder": sizes, "precision": run.pretrain.precision}
-    kept.setdefault(device_name(), {})[_key(run)] = rate._asdict() | readable
+    kept.setdefault(device_name(run), {})[_key(run)] = rate._asdict() | readable
     files.write_json(folder / FILE, kept)
 
 
@@ -122,7 +123,7 @@ def estimate(
     """
     batch, work = run.pretrain.batch_size, flops.per_clip(run, num_mels)
     line = f"{updates:,} updates of {batch:,} clips, {work / 1e9:.3g} GFLOP per clip; "
-    where = f"{processes} x {device_name()}"
+    where = f"{processes} x {device_name(run)}"
     if rate:
         together = rate.clips_per_s * processes
         took = duration(updates * batch / together)
@@ -170,7 +171,8 @@ def measure(run: ResolvedRun, *, num_mels: int, seconds: float = 10.0) -> Rate:
     device = distributed.device()
     on_cpu = {"compile": False} if device.type == "cpu" else {}
     run = run.model_copy(update={"pretrain": run.pretrain.model_copy(update=on_cpu)})
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+    forked = torch.random.fork_rng([device] if device.type == "cuda" else [])
+    with threads.limited(run.pretrain.threads), forked:
         trainer = Trainer(run, num_mels, mean=0.0, std=1.0)
         size = run.pretrain.micro_batch_size or run.pretrain.batch_size
         if device.type == "cpu":

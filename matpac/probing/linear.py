@@ -7,7 +7,6 @@ Shapes: D embedding size, C labels, B clips of a part or of a batch.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim.adam import adam
 
+from matpac.core import threads
 from matpac.probing.config import ProbeConfig
 from matpac.probing.metrics import score
 from matpac.probing.splits import Split
@@ -101,7 +101,9 @@ def train_probes(task: Task, probe: ProbeConfig) -> dict[float, list[ProbeResult
     Raises: RuntimeError if a validation loss is not finite.
     """
     results: dict[float, list[ProbeResult]] = {rate: [] for rate in probe.learning_rates}
-    with _few_threads(task.features.shape[1] * task.num_classes):
+    # Several threads take three times the processor time for a small layer, and no less in all.
+    small = task.features.shape[1] * task.num_classes < SMALL
+    with threads.limited(1 if small else None):
         for split in task.splits:
             inputs = task.inputs(split, standardize=probe.standardize)
             for rate, found in results.items():
@@ -127,18 +129,6 @@ def choose(results: Mapping[float, Sequence[ProbeResult]]) -> list[ProbeResult]:
         next(r for r in each if r.learning_rate == best[r.fold])
         for each in zip(*results.values(), strict=True)
     ]
-
-
-@contextmanager
-def _few_threads(num_weights: int) -> Iterator[None]:
-    """One thread for a small layer: several take three times the processor time, and no less of
-    the clock's."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1 if num_weights < SMALL else threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 @torch.no_grad()

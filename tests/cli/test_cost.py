@@ -167,7 +167,7 @@ def test_a_rate_is_given_remembered_or_measured(
     empty_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     params, trials = make_params(), iter([50.0, 60.0])
-    monkeypatch.setattr(throughput, "device_name", lambda: "card")
+    monkeypatch.setattr(throughput, "device_name", lambda run: "card")
     monkeypatch.setattr(throughput, "measure", lambda *_, **__: Rate(next(trials), 1, "trial"))
     assert cost.rate(params, given=7.0, again=False) == (7.0, "given")
     measured = (50.0, "measured in a trial on card")

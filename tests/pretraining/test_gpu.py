@@ -14,7 +14,7 @@ from matpac.core.signals import Interrupted
 from matpac.method.schedules import Scheduled
 from matpac.pretraining import states
 from matpac.pretraining.batches import Batch
-from matpac.pretraining.pretrain import train
+from matpac.pretraining.loop import train
 from matpac.pretraining.trainer import Measured, Trainer
 
 pytestmark = [

@@ -8,10 +8,10 @@ import pytest
 import tiny
 import torch
 
-from matpac.pretraining import alarm, pretrain, states
+from matpac.pretraining import alarm, logs, states
 from matpac.pretraining.batches import Batch, Batches
-from matpac.pretraining.pretrain import train
-from matpac.pretraining.run import Job
+from matpac.pretraining.loop import train
+from matpac.pretraining.run import Job, prepare
 
 LENGTHS = [32, 33, 35, 38, 40, 44, 50, 64]
 STEPS = 24
@@ -74,7 +74,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_in_its_last_good_state(
     ours = job(bulk, tmp_path)
     with monkeypatch.context() as patch:
         spoil(patch, step=bad, row=2)
-        names = pretrain.prepare(ours)[0].names(bad)
+        names = prepare(ours)[0].names(bad)
         with pytest.raises(RuntimeError) as stopped:
             train(ours)
     message = str(stopped.value)
@@ -110,7 +110,7 @@ def test_a_collapse_can_stop_the_run(
 ) -> None:
     always = alarm.RULES[1]._replace(threshold=lambda k: 99.0)
     monkeypatch.setattr(alarm, "RULES", (always,))
-    monkeypatch.setattr(pretrain.LogWriter.flush, "__kwdefaults__", {"everything": True})
+    monkeypatch.setattr(logs.LogWriter.flush, "__kwdefaults__", {"everything": True})
     ours = job(bulk, tmp_path, diagnostics_every=2, on_collapse="stop", checkpoint_every_s=0.0)
     with pytest.raises(RuntimeError, match=r"collapse: distributions ignore the input \(pretrain"):
         train(ours)

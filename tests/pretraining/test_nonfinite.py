@@ -9,7 +9,7 @@ import torch
 
 from matpac.method.schedules import Scheduled
 from matpac.pretraining import nonfinite
-from matpac.pretraining.pretrain import prepare
+from matpac.pretraining.run import prepare
 
 AT = Scheduled(learning_rate=1e-2, encoder_ema_decay=0.75, head_ema_decay=0.5, teacher_temp=0.05)
 

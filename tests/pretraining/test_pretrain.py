@@ -20,8 +20,9 @@ from matpac.method.masking import random_mask
 from matpac.method.schedules import Scheduled
 from matpac.pretraining import logs, pretrain
 from matpac.pretraining.batches import Batch
+from matpac.pretraining.loop import train
 from matpac.pretraining.plan import Plan
-from matpac.pretraining.pretrain import Job, train
+from matpac.pretraining.run import Job
 from matpac.pretraining.trainer import Trainer
 
 LENGTHS = [32, 33, 35, 38, 40, 44, 50, 64, 31]
@@ -418,7 +419,7 @@ def test_loader_processes_change_nothing(uninterrupted: Job, bulk: Path, tmp_pat
 FAILING = """
 from pathlib import Path
 import tiny
-from matpac.pretraining.pretrain import train
+from matpac.pretraining.loop import train
 from matpac.pretraining.trainer import Trainer
 
 def fails(*args, **named):

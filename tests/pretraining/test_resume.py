@@ -22,7 +22,8 @@ from test_states import full_disk
 from matpac.core import distributed, files
 from matpac.core.signals import Interrupted
 from matpac.pretraining import logs, pretrain, states
-from matpac.pretraining.pretrain import Job, train
+from matpac.pretraining.loop import train
+from matpac.pretraining.run import Job
 from matpac.pretraining.trainer import Trainer
 
 import command

@@ -15,7 +15,7 @@ from matpac.pretraining.throughput import Meter, Rate
 
 @pytest.fixture(autouse=True)
 def device(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(throughput, "device_name", lambda: "card")
+    monkeypatch.setattr(throughput, "device_name", lambda run: "card")
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_a_rate_is_found_again_by_device_model_and_precision(
     assert throughput.recall(tmp_path, tiny.run(objective={"alpha": 0.75})) == Rate(20.0, 2, "run")
     assert throughput.recall(tmp_path, half) == Rate(30.0, 1, "run")
     assert throughput.recall(tmp_path, other) is None
-    monkeypatch.setattr(throughput, "device_name", lambda: "another card")
+    monkeypatch.setattr(throughput, "device_name", lambda run: "another card")
     assert throughput.recall(tmp_path, run) is None
     throughput.remember(tmp_path, run, Rate(5.0, 1, "run"))
     kept = files.read_json(tmp_path / "throughput.json")
