@@ -50,6 +50,8 @@ class EncoderConfig(Section):
     """For module ``package.module:function``, for hear ``package.module``."""
     reported: str | None = None
     """The row of the paper that it is compared with, as `matpac.reporting.paper.TABLE2` has it."""
+    seeds: Annotated[list[Natural], Field(min_length=1)] | None = None
+    """Of random, drawn once per seed; None: the seed of the pretrain section."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -63,6 +65,8 @@ class EncoderConfig(Section):
             problems.append(f"module: got {self.module!r}, allowed: package.module:function")
         if self.weights is not None and untrained:
             problems.append(f"weights: got {self.weights!r}, and the kind {self.kind} has none")
+        if self.seeds and (self.kind != "random" or len(set(self.seeds)) < len(self.seeds)):
+            problems.append(f"seeds: got {self.seeds}, allowed: of the kind random, each once")
         if self.weights is None and self.kind == "pretrained":
             problems.append("weights: missing, a folder or a name on the Hugging Face Hub")
         if problems:

@@ -50,7 +50,7 @@ def list_features(params: ProbeParams, name: str) -> list[Features]:
     if wanted.kind == "logmel_statistics":
         return [Features(name, seed, None)]
     if wanted.kind == "random":
-        return [Features(name, seed, random_encoder(params))]
+        return [Features(name, s, random_encoder(params, s)) for s in wanted.seeds or [seed]]
     return [Features(name, seed, encoder_of(params, wanted), users_code(wanted))]
 
 
@@ -80,13 +80,13 @@ def users_code(wanted: EncoderConfig) -> str:
     return hashlib.sha256(said.encode()).hexdigest()
 
 
-def random_encoder(params: ProbeParams) -> AudioEncoder:
+def random_encoder(params: ProbeParams, seed: int) -> AudioEncoder:
     """The base model before its first update, with the normalisation of the pretraining corpora."""
     path = paths.small(params) / "logmel" / "pretraining.json"
     if not path.exists():
         raise FileNotFoundError(f"{path}: missing; run the stage logmel@{params.profile}")
     index = files.read_json(path)
-    torch.manual_seed(params.pretrain.seed)
+    torch.manual_seed(seed)
     student = Student(params.model, index["front_end"]["num_mels"])
     constants = index["normalisation"]
     return frozen(student, index["front_end"], mean=constants["mean"], std=constants["std"])
