@@ -9,7 +9,7 @@ export DVC_NO_ANALYTICS := 1
 # Waiting threads spin shortly, then sleep: on a busy machine long spinning is ten times slower.
 export GOMP_SPINCOUNT ?= 1000
 
-.PHONY: help setup repro plan test test-encoders soak esc10 bench notebooks lock use lint clean-checkpoints
+.PHONY: help setup repro plan test test-processors test-encoders soak esc10 bench notebooks lock use lint clean-checkpoints
 help:               ## Lists the commands
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/' | expand -t 22
 
@@ -35,6 +35,10 @@ plan: setup         ## What `make repro` would run now: hours, GPU-hours, disk
 test: setup         ## All tests, notebooks included
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests
 	$(BIN)/python -m pytest --nbval notebooks
+	$(BIN)/python tests/processors.py --numerical
+
+test-processors: setup ## The same as on other processors and busy machines; more than an hour
+	$(BIN)/python tests/processors.py
 
 # `uv` links packages from its cache, so that these environments share one copy of torch.
 EXTRA ?= passt htsat mae-ast beats
