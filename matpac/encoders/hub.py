@@ -138,8 +138,9 @@ def _load(
         return published.make(name, None if weights is None else Path(weights))
     if weights is not None:
         raise ValueError(f"weights: {name!r} brings its own; allowed: with {allowed}")
+    # The method of the mixin reads config.json itself, and fails without the name of a damaged one.
     if path.is_dir() and name:
-        return Pretrained.from_pretrained(path)
+        return Pretrained._from_pretrained(model_id=name)
     if path.is_file():
         raise ValueError(
             f"{path}: got a file, allowed: the folder of {WEIGHTS} and {CONFIG}, or a published "
@@ -153,7 +154,8 @@ def _load(
             f"{allowed}"
         )
     try:
-        return Pretrained.from_pretrained(f"{found[1]}/{found[2]}", revision=revision or found[3])
+        of_hub = f"{found[1]}/{found[2]}"
+        return Pretrained._from_pretrained(model_id=of_hub, revision=revision or found[3])
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
     except (HfHubHTTPError, LocalEntryNotFoundError) as error:

@@ -107,7 +107,7 @@ def predicted(
 
     Columns: fold, repeat, clip, group (source recording); of one label per clip ``label`` and
     ``predicted``, its class and the one with the largest logit; of several ``labels`` (1, 0 or NaN)
-    and ``scores`` (logits), (C,) in half precision.
+    and ``scores`` (logits), (C,).
     """
     splits = {(split.fold, split.repeat): split for split in task.splits}
     for result in results:
@@ -117,8 +117,8 @@ def predicted(
         told |= {"clip": clips["clip"].to_numpy(str), "group": clips["group"].to_numpy(str)}
         targets = task.of(part).cpu().numpy()
         if task.multilabel:
-            told["labels"] = list(targets.astype(np.float16))
-            told["scores"] = list(result.logits.astype(np.float16))
+            told["labels"] = list(targets)
+            told["scores"] = list(result.logits)
         else:
             told |= {"label": targets, "predicted": result.logits.argmax(axis=1)}
         yield pd.DataFrame(told)

@@ -44,7 +44,7 @@ class Comparisons:
         scores: tidy scores, see `matpac.reporting.statistics`.
         predictions: of the encoders, a row per (seed, task, fold, repeat, clip): ``group`` is the
             clip's recording; multi-class tasks have ``label`` and ``predicted``, multi-label ones
-            ``label`` (1, 0, NaN: not observed) and ``score``, both (C,).
+            ``labels`` (1, 0, NaN: not observed) and ``scores``, both (C,).
         kinds: "multiclass" or "multilabel" by task.
         fixed: encoders that were not trained here. One with a single set of weights stands beside
             every seed of another row.
@@ -134,10 +134,9 @@ class Comparisons:
 def changes(part: pd.DataFrame, kind: str) -> np.ndarray:
     """Derivative of one probe's score by the weight of each test clip, (N,); sums to 0."""
     if kind == "multiclass":
-        labels = np.array([np.max(label) for label in part["label"]])  # a number, or a list of one
-        right = (labels == part["predicted"].to_numpy()).astype(float)
+        right = (part["label"] == part["predicted"]).to_numpy(float)
         return (right - right.mean()) / len(right)
-    labels, scores = (np.stack(part[name].to_list()).astype(float) for name in ("label", "score"))
+    labels, scores = (np.stack(part[name].to_list()).astype(float) for name in ("labels", "scores"))
     of_classes = [
         precision_changes(label, score)
         for label, score in zip(labels.T, scores.T, strict=True)

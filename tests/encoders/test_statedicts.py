@@ -6,7 +6,6 @@ import os
 import pathlib
 import re
 import shutil
-import subprocess
 import sys
 from collections import OrderedDict, defaultdict
 from pathlib import Path
@@ -20,6 +19,8 @@ from torch import Tensor, nn
 
 from matpac.encoders import statedicts
 from matpac.encoders.statedicts import convert, read_checkpoint, read_state
+
+import command
 
 STATE = {"a": torch.arange(6.0).reshape(2, 3), "b.c": torch.tensor(7)}
 COMPANY = {
@@ -107,7 +108,9 @@ def test_damaged_files(tmp_path: Path, name: str, kept: float) -> None:
         assert not (tmp_path / "out.safetensors").exists()
 
 
-def test_objects_are_refused_by_name_with_the_command_that_converts(tmp_path: Path) -> None:
+def test_objects_are_refused_by_name_with_the_command_that_converts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "a run.pt"
     torch.save({"model": STATE, **COMPANY}, path)
     with pytest.raises(ValueError) as error:
@@ -116,11 +119,10 @@ def test_objects_are_refused_by_name_with_the_command_that_converts(tmp_path: Pa
     for name in ("argparse.Namespace", "pathlib.PosixPath", "pathlib.PurePosixPath", "multiarray"):
         assert name in message
     target = tmp_path / "a run.safetensors"
-    command = f"matpac convert '{path}' '{target}'"
-    assert message.endswith(command)
-    arguments = [sys.executable, "-m", "matpac.encoders.statedicts", str(path), str(target)]
-    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
-    assert done.stdout == (
+    said = f"matpac convert '{path}' '{target}'"
+    assert message.endswith(said)
+    assert command.matpac("convert", path, target) == 0
+    assert capsys.readouterr().out == (
         f"{target}: written; left out: args (argparse.Namespace), "
         "best (numpy._core.multiarray.scalar), scores (numpy._core.multiarray._reconstruct), "
         "where (pathlib.PosixPath), meters (dict), epoch (int), optimizer (dict)\n"
@@ -128,10 +130,10 @@ def test_objects_are_refused_by_name_with_the_command_that_converts(tmp_path: Pa
     assert same(read_state(target), STATE)
 
 
-def test_the_command_says_what_is_wrong(tmp_path: Path) -> None:
-    arguments = [sys.executable, "-m", "matpac.encoders.statedicts", "absent.pt", "out.safetensors"]
-    done = subprocess.run(arguments, capture_output=True, text=True, cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (1, "absent.pt: no such checkpoint\n")
+def test_the_command_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    absent = tmp_path / "absent.pt"
+    assert command.matpac("convert", absent, tmp_path / "out.safetensors") == 1
+    assert capsys.readouterr().err == f"{absent}: no such checkpoint\n"
 
 
 @pytest.mark.parametrize(
@@ -158,7 +160,7 @@ def test_nothing_is_executed(tmp_path: Path, function: Any, name: str, zipped: b
     with pytest.raises(ValueError, match=r"state\.pt: not readable as plain tensors") as error:
         read_state(path)
     assert name in str(error.value) or not zipped
-    assert ("python -m" in str(error.value)) == (zipped and not name.startswith("posix"))
+    assert ("matpac convert" in str(error.value)) == (zipped and not name.startswith("posix"))
     target = tmp_path / "state.safetensors"
     if zipped and not name.startswith("posix"):
         assert convert(path, target) == [f"bad ({name})"]

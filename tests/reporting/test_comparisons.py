@@ -126,16 +126,10 @@ def test_changes_of_several_labels_are_means_over_those_with_a_positive() -> Non
     generator = np.random.default_rng(0)
     labels = (generator.random((30, 3)) < 0.4).astype(float)
     labels[:, 1] = 0
-    scores = generator.random((30, 3)).astype(np.float16)
-    part = pd.DataFrame({"label": list(labels), "score": list(scores)})
+    scores = generator.random((30, 3)).astype(np.float32)
+    part = pd.DataFrame({"labels": list(labels), "scores": list(scores)})
     of_classes = [precision_changes(labels[:, c], scores[:, c].astype(float)) for c in (0, 2)]
     assert changes(part, "multilabel") == pytest.approx(np.mean(of_classes, axis=0))
-
-
-def test_labels_of_one_class_may_come_as_lists() -> None:
-    table = predictions(np.array([1, 0, 1]))
-    listed = table.assign(label=[np.array([1.0])] * 3)
-    assert changes(listed, "multiclass") == pytest.approx(changes(table, "multiclass"))
 
 
 def test_folds_count_alike_and_repeats_are_averaged() -> None:

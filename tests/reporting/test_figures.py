@@ -170,11 +170,11 @@ def test_predictions_and_states_on_the_way_are_shown(params, project: Path) -> N
             found = clips[["clip", "fold", "group"]].assign(seed=0, task=task, repeat=1)
             if "label" in clips:
                 right = clips["label"] + (name != "base")
-                found = found.assign(label=clips["label"].map(lambda x: [x]), predicted=right)
+                found = found.assign(label=clips["label"], predicted=right)
             else:
                 labels = [(values >= 0.5).astype(float) for values in clips["labels"]]
                 sign = 1 if name == "base" else -1
-                found = found.assign(label=labels, score=[sign * x for x in labels])
+                found = found.assign(labels=labels, scores=[sign * x for x in labels])
             predictions.append(found)
         scores["score"] = float(name == "base")
         scores.to_csv(project / "probe" / name / "scores.csv", index=False)
