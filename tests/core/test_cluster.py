@@ -13,7 +13,7 @@ from pathlib import Path
 
 import dask
 import pytest
-from distributed import LocalCluster
+from distributed import Client, LocalCluster
 
 from matpac.audio import reading
 from matpac.core import cluster, files
