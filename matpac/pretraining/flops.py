@@ -63,20 +63,17 @@ def linear(tokens: int, inputs: int, outputs: int, *, gradients: int = 2) -> Wor
     return Work(flops, gradients * flops)
 
 
-def block(tokens: int, wanted: int, width: int, hidden: int) -> Work:
-    """Attention and MLP of a `matpac.method.encoder.Block` of which ``wanted`` tokens are used."""
-    queries, keys_and_values = linear(wanted, width, width), linear(tokens, width, 2 * width)
-    scores = mixing = linear(wanted, width, tokens)  # all heads together
-    projection = linear(wanted, width, width)
-    mlp = linear(wanted, width, hidden) + linear(wanted, hidden, width)
-    return queries + keys_and_values + scores + mixing + projection + mlp
+def block(tokens: int, width: int, hidden: int) -> Work:
+    """Attention and MLP of a `matpac.method.encoder.Block`."""
+    layers = linear(tokens, width, 3 * width) + linear(tokens, width, width)
+    scores = mixing = linear(tokens, width, tokens)  # all heads together
+    mlp = linear(tokens, width, hidden) + linear(tokens, hidden, width)
+    return layers + scores + mixing + mlp
 
 
-def encoder(tokens: int, wanted: int, width: int, depth: int, mlp_ratio: float) -> Work:
-    """A stack of blocks; only the last one knows which tokens are wanted."""
-    hidden = int(width * mlp_ratio)
-    whole, last = block(tokens, tokens, width, hidden), block(tokens, wanted, width, hidden)
-    return whole * (depth - 1) + last
+def encoder(tokens: int, width: int, depth: int, mlp_ratio: float) -> Work:
+    """A stack of blocks."""
+    return block(tokens, width, int(width * mlp_ratio)) * depth
 
 
 def head(tokens: int, model: ModelConfig) -> Work:
@@ -95,28 +92,17 @@ def work(run: ResolvedRun, num_mels: int) -> dict[str, Work]:
     model = run.model
     tokens = Tokens.of(model, num_mels)
     visible, masked = tokens.visible, tokens.masked
-    width, depth = model.encoder_width, model.encoder_depth
+    width, depth, inner = model.encoder_width, model.encoder_depth, model.predictor_width
     patch = model.patch_size**2
     # The log-mels need no gradient.
     embedding = linear(visible, patch, width, gradients=1)
     own_head = head(masked, model)
-    predictor = (
-        linear(1 + visible, width, model.predictor_width)
-        + encoder(
-            1 + visible + masked,
-            masked,
-            model.predictor_width,
-            model.predictor_depth,
-            model.mlp_ratio,
-        )
-        + linear(masked, model.predictor_width, width)
-    )
-    teacher = linear(masked, patch, width) + encoder(
-        1 + masked, masked, width, depth, model.mlp_ratio
-    )
+    predictor = encoder(1 + visible + masked, inner, model.predictor_depth, model.mlp_ratio)
+    project = linear(masked, inner, model.hypotheses * width)
+    teacher = linear(masked, patch, width) + encoder(1 + masked, width, depth, model.mlp_ratio)
     return {
-        "student": embedding + encoder(1 + visible, 1 + visible, width, depth, model.mlp_ratio),
-        "predictor": predictor,
+        "student": embedding + encoder(1 + visible, width, depth, model.mlp_ratio),
+        "predictor": linear(1 + visible, width, inner) + predictor + project,
         "student's head": own_head.frozen() if run.objective.alpha == 1 else own_head,
         "teacher": teacher.frozen(),
         "teacher's head": head(masked, model).frozen(),

@@ -93,14 +93,11 @@ def activations(run: ResolvedRun, num_mels: int) -> int:
     visible, masked = tokens.visible, tokens.masked
     patches = visible * model.patch_size**2 * narrow
     width, inner = model.encoder_width, model.predictor_width
-    encoder = [_block(1 + visible, 1 + visible, width, model.mlp_ratio, narrow)]
-    encoder *= model.encoder_depth
     everything = 1 + visible + masked
-    predictor = [_block(everything, everything, inner, model.mlp_ratio, narrow)]
-    predictor *= model.predictor_depth - 1
-    predictor += [_block(everything, masked, inner, model.mlp_ratio, narrow)]
-    norms = (1 + visible) * width * (FLOAT + narrow) + masked * inner * (FLOAT + narrow)
-    blocks = [*encoder, *predictor]
+    blocks = [_block(1 + visible, width, model.mlp_ratio, narrow)] * model.encoder_depth
+    blocks += [_block(everything, inner, model.mlp_ratio, narrow)] * model.predictor_depth
+    norms = (1 + visible) * width * (FLOAT + narrow)
+    norms += (everything * FLOAT + masked * narrow) * inner
     kept = sum(block.whole for block in blocks)
     if run.pretrain.activation_checkpointing:
         kept = sum(block.entering for block in blocks) + max(block.whole for block in blocks)
@@ -113,20 +110,21 @@ class _Block(NamedTuple):
     """Of the whole, what enters the block."""
 
 
-def _block(tokens: int, wanted: int, width: int, mlp_ratio: float, narrow: int) -> _Block:
+def _block(tokens: int, width: int, mlp_ratio: float, narrow: int) -> _Block:
     """Of a `matpac.method.encoder.Block`."""
     entering = tokens * width * FLOAT
-    # What the norm gives, keys and values; queries, and what they have mixed; a part is a copy.
-    copied = wanted if wanted < tokens else 0
-    attention = (3 * tokens + 2 * wanted + copied) * width * narrow
+    # What the norm gives; queries, keys and values, and what they have mixed.
+    attention = 5 * tokens * width * narrow
     # What enters the norm and leaves it; what enters and leaves GELU.
-    mlp = wanted * (width * (FLOAT + narrow) + 2 * int(width * mlp_ratio) * narrow)
+    mlp = tokens * (width * (FLOAT + narrow) + 2 * int(width * mlp_ratio) * narrow)
     return _Block(entering + attention + mlp, entering)
 
 
 def _head_and_losses(masked: int, model: ModelConfig, narrow: int) -> int:
     """The latents, what enters and leaves the head's two GELUs and its norm; distributions."""
-    cast = model.encoder_width if narrow < FLOAT else 0  # else the head's input is the loss's
-    head = cast + 4 * model.head_hidden + 2 * model.head_bottleneck
-    losses = 2 * model.num_prototypes + 2 * model.encoder_width
+    several, cast = model.hypotheses > 1, narrow < FLOAT
+    own = several or cast  # else the head's input is the loss's
+    choice = model.hypotheses if several and cast else 0
+    head = (own + choice) * model.encoder_width + 4 * model.head_hidden + 2 * model.head_bottleneck
+    losses = 2 * model.num_prototypes + (1 + model.hypotheses) * model.encoder_width
     return masked * (head * narrow + losses * FLOAT)

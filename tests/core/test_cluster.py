@@ -1,6 +1,5 @@
 """A real Dask cluster of two worker processes on this machine: what it does, refuses and loses."""
 
-import gc
 import hashlib
 import os
 import signal
@@ -90,11 +89,17 @@ def test_the_parameter_is_taken_before_the_variable(
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nonsense", "udp://127.0.0.1:8786"])
-def test_no_scheduler(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_scheduler(
+    address: str,
+    local: LocalCluster,
+    texts: dict[Path, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is named, and nothing half-open keeps the next client from connecting."""
     monkeypatch.setattr(cluster, "SECONDS_TO_CONNECT", 0.5)
     with pytest.raises(ConnectionError, match=rf"logmel\.scheduler: got '{address}', where no"):
         checked(Workers(preload="math", scheduler=address), [Path("any")])
-    assert not [each for each in gc.get_objects() if isinstance(each, Client)]  # none half-open
+    assert checked(connected(local), list(texts)) == list(texts.values())
 
 
 def test_distributed_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:

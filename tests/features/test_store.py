@@ -11,6 +11,7 @@ import soundfile
 import torch
 
 from matpac.audio import logmel
+from matpac.core import files
 from matpac.data.fetch import fetch
 from matpac.features import shards
 from matpac.features.preprocess import preprocess, statistics
@@ -175,7 +176,9 @@ def test_shards_follow_from_durations() -> None:
     assert shards.plan_shards(manifest, FRONT_END, 10**6)[[0, 1, 2, 39]].tolist() == [0, 1, 2, 38]
 
 
-def test_verify_names_what_is_wrong(corpus: Corpus, store_folder: Path) -> None:
+def test_verify_names_what_is_wrong(
+    corpus: Corpus, store_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     corpus.build(store_folder)
     shard = store_folder / "shard-00000.f16"
     index = verify(store_folder, again=True)
@@ -183,10 +186,17 @@ def test_verify_names_what_is_wrong(corpus: Corpus, store_folder: Path) -> None:
     with pytest.raises(ValueError, match="not the index that data/mini/logmel/ names"):
         Store(store_folder, index_sha256="0" * 64)
     original = shard.read_bytes()
-    shard.write_bytes(original[:-1] + bytes([original[-1] ^ 1]))
-    verify(store_folder)
-    with pytest.raises(ValueError, match="its checksum is not the index's"):
+    damaged = original[:-1] + bytes([original[-1] ^ 1])
+    with monkeypatch.context() as patch:  # a disk that decays changes no times
+        patch.setattr(files, "_place", lambda path: [1, 2, 3])
         verify(store_folder, again=True)
+        shard.write_bytes(damaged)
+        verify(store_folder)
+        with pytest.raises(ValueError, match="its checksum is not the index's"):
+            verify(store_folder, again=True)
+    shard.write_bytes(damaged)
+    with pytest.raises(ValueError, match="its checksum is not the index's"):
+        verify(store_folder)
     shard.write_bytes(original[:-160])
     with pytest.raises(ValueError, match=f"got {len(original) - 160} bytes, the index says"):
         Store(store_folder)

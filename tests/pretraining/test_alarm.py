@@ -9,6 +9,7 @@ import tiny
 
 from matpac.pretraining.alarm import Alarm
 from matpac.pretraining.diagnostics import NAMES
+from matpac.reporting.collapse import RENAMED
 
 HEALTHY = dict.fromkeys(NAMES, 1.0) | {
     "teacher_entropy_of_mean": 2.0,
@@ -62,7 +63,7 @@ def test_without_classification_its_rules_do_not_apply() -> None:
 
 def test_the_committed_runs() -> None:
     """The base run never rings; each ablation without its safeguard does."""
-    measured = pd.read_csv(COLLAPSE)
+    measured = pd.read_csv(COLLAPSE).rename(columns=RENAMED)
     rang = {}
     for name, rows in measured.groupby("run"):
         model = {"num_prototypes": int(rows["num_prototypes"].iloc[0])}

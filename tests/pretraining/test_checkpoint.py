@@ -331,12 +331,12 @@ def test_the_identity_is_of_configuration_data_and_code(monkeypatch: pytest.Monk
     index = {"corpora": [{"store": "a", "index_sha256": "1"}]}
     before = checkpoint.identity(tiny.run(), index)
     assert before == checkpoint.identity(tiny.run(), index)
-    assert before.config == tiny.run().model_dump()
+    assert before.config == tiny.run().deciding()
     data = checkpoint.identity(tiny.run(), {"corpora": [{"store": "a", "index_sha256": "2"}]})
-    monkeypatch.setattr(checkpoint, "code_digest", lambda module: f"edited {module}")
+    monkeypatch.setattr(checkpoint, "code_digest", lambda *parts: f"edited {parts[0]}")
     code = checkpoint.identity(tiny.run(), index)
     assert len({each.fingerprint for each in (before, data, code)}) == 3
-    assert code.code == "edited pretrain" and code.data == before.data != data.data
+    assert code.code == "edited method" and code.data == before.data != data.data
 
 
 def test_clean_checkpoints(

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from matpac.method.losses import classification_losses
+from matpac.method.objective import Comparison
 from matpac.method.student import Prediction
+from matpac.method.teacher import Target
 from matpac.pretraining import diagnostics
 from matpac.pretraining.diagnostics import (
     Collapse,
@@ -118,10 +121,9 @@ def test_all_together(parts: int) -> None:
         *(each.chunk(parts) for each in (target, student, teacher)), strict=True
     ):
         collapse.add(
-            Prediction(2 * latents + 1, torch.empty(0)),
-            Prediction(latents, torch.empty(0)),
-            log_student=ours.log(),
-            teacher=other,
+            Prediction(2 * latents + 1, torch.empty(0), torch.empty(0)),
+            Target(latents, torch.empty(0)),
+            Comparison(ours.log(), other, torch.empty(0), classification_losses(ours.log(), other)),
         )
     measured = collapse.gather(torch.tensor([3.0, 4.0])).tolist()
     named = dict(zip(diagnostics.NAMES, measured, strict=True))
@@ -139,6 +141,8 @@ def test_all_together(parts: int) -> None:
     assert named["student_entropy_of_mean"] - named["student_mean_entropy"] == pytest.approx(
         named["student_mutual_information"], abs=2e-6
     )
+    kl = (teacher * (teacher / student).log()).sum(dim=-1).mean().item()
+    assert named["teacher_student_kl"] == pytest.approx(kl, abs=2e-6)
     assert named["prototypes_in_use"] == len(set(teacher.argmax(dim=-1).flatten().tolist()))
     assert named["agreement"] == 0.75
     assert named["center_norm"] == 5

@@ -107,7 +107,7 @@ def test_rows_are_written_together_and_returned(
     assert writer.note == "loss 2.500"
     header, *rows = made.path("log").read_text().splitlines()
     assert header.split(",") == logs.LOG
-    assert rows[1] == "1,0.25,0.5,0.75,0.25,0.05,1,1.25,1.5,1.75"
+    assert rows[1] == "1,0.25,0.5,0.75,0.25,0.05,0,1,1.25,1.5,1.75"
     assert len(made.path("diagnostics").read_text().splitlines()) == 2
     writer.add(3, AT, measured(3, with_collapse=False))
     assert len(writer.flush().log) == 1 and writer.flush() == ([], [])

@@ -29,6 +29,7 @@ from matpac.pretraining.trainer import Trainer
 import command
 import smoke
 
+GOES_ON = "; the same command goes on from there"
 LENGTHS = [32, 33, 35, 38, 40, 44, 50, 64]
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -379,7 +380,7 @@ def test_the_command_trains_a_run(
     with pytest.MonkeyPatch.context() as patch:
         do_before(patch, 0, send(signal.SIGINT))
         assert command.matpac("pretrain", "base") == 130
-    assert capsys.readouterr().err == "base: stopped after step 0; state saved\n"
+    assert capsys.readouterr().err == f"base: stopped after step 0; state saved{GOES_ON}\n"
     (state,) = run_states(tmp_path, "base")
     assert command.matpac("pretrain", "base", "--checkpoint", state) == 0
     assert "base: resuming at step 1\n" in capsys.readouterr().out
@@ -395,7 +396,7 @@ def test_a_signal_before_training_ends_the_command_at_once(
 ) -> None:
     monkeypatch.setattr(pretrain, "prepare", lambda job: send(signal.SIGTERM)())
     assert command.matpac("pretrain", "base") == 75
-    assert capsys.readouterr().err == "stopped by SIGTERM\n"
+    assert capsys.readouterr().err == f"stopped by SIGTERM{GOES_ON}\n"
     assert run_states(tmp_path, "base") == []
 
 
@@ -420,7 +421,9 @@ def test_sigterm_ends_the_command_with_the_code_that_requeues(
     finally:
         process.kill()
     assert process.returncode == 75
-    (step,) = re.findall(r"^base: stopped after step (\d+); state saved$", said, re.MULTILINE)
+    (step,) = re.findall(
+        rf"^base: stopped after step (\d+); state saved{GOES_ON}$", said, re.MULTILINE
+    )
     newest = run_states(tmp_path, "base")[-1]
     assert newest.name == f"state-{int(step) + 1:09d}.pt"
     assert states.read(newest)["step"] == int(step) + 1
