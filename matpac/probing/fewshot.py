@@ -41,15 +41,15 @@ def _on(task: Task, split: Split, seed: int) -> list[dict[str, Any]]:
     inputs = task.inputs(split)
     positive = (task.wanted(split.train) == 1).cpu().numpy()  # (train, C)
     of_class = [split.train[has] for has in positive.T]
-    asked = [F.normalize(inputs[rows]) for rows in windows(split.test)]
     targets = task.of(split.test).cpu().numpy()
     found = []
     for draw in range(1, DRAWS + 1):
         rng = np.random.default_rng([seed, draw, split.fold])
         drawn = np.unique(np.concatenate([rng.permutation(rows)[:SHOTS] for rows in of_class]))
         prototypes = _prototypes(F.normalize(inputs[drawn]), task.wanted(drawn))
-        scores = torch.cat([rows @ prototypes.T for rows in asked]).nan_to_num(WORST)  # (B, C)
-        reached, num_classes = score(scores.cpu().numpy(), targets)
+        asked = (F.normalize(inputs[rows]) for rows in windows(split.test))
+        scores = torch.cat([rows @ prototypes.T for rows in asked])  # (B, C)
+        reached, num_classes = score(scores.nan_to_num(WORST).cpu().numpy(), targets)
         found.append(
             {
                 "probe": "fewshot",

@@ -23,6 +23,8 @@ from matpac.probing.task import Inputs, Task, windows
 NEIGHBOURS = (1, 2, 5, 10, 20, 50, 100)
 """k, of which one is chosen."""
 TEMPERATURE = 0.07
+VOTING = 128
+"""Clips whose neighbours' targets, K * C each, are held at once."""
 
 
 @torch.no_grad()
@@ -54,23 +56,25 @@ def _scored(
     task: Task, inputs: Inputs, train: np.ndarray, part: np.ndarray
 ) -> list[tuple[float, int]]:
     """For every k, the score and over how many classes."""
-    similarity, rows = _nearest(inputs, train, part)
     votes = torch.cat(
         [
             _votes(similar, task.wanted(found.flatten().numpy()).unflatten(0, found.shape))
-            for similar, found in zip(similarity.split(256), rows.split(256), strict=True)
+            for rows in windows(part)
+            for similar, found in zip(*_nearest(inputs, train, rows), strict=True)
         ]
     )
     targets = task.of(part).cpu().numpy()
     return [score(votes[:, i].cpu().numpy(), targets) for i in range(len(NEIGHBOURS))]
 
 
-def _nearest(inputs: Inputs, train: np.ndarray, part: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Cosines with the nearest training clips (B, K), falling, and their rows (B, K).
+def _nearest(
+    inputs: Inputs, train: np.ndarray, part: np.ndarray
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Cosines with the nearest training clips (B, K), falling, and their rows (B, K), in pieces.
 
-    The training part is read a window at a time.
+    Neither part is held as a whole: the training part is read again for every window of the other.
     """
-    asked = torch.cat([F.normalize(inputs[rows]) for rows in windows(part)])  # (B, D)
+    asked = F.normalize(inputs[part])  # (B, D)
     similarity = asked.new_zeros(len(part), 0)
     nearest = torch.zeros(len(part), 0, dtype=torch.long)
     for rows in windows(train):
@@ -79,7 +83,7 @@ def _nearest(inputs: Inputs, train: np.ndarray, part: np.ndarray) -> tuple[Tenso
         similarity, at = both.topk(min(max(NEIGHBOURS), both.shape[1]))
         known = torch.cat([nearest, torch.from_numpy(rows).expand(len(part), -1)], dim=1)
         nearest = known.gather(1, at.cpu())
-    return similarity, nearest
+    return similarity.split(VOTING), nearest.split(VOTING)
 
 
 def _votes(similarity: Tensor, wanted: Tensor) -> Tensor:

@@ -12,14 +12,13 @@ import pytest
 import tiny
 import torch
 
-from matpac.core.fingerprints import code_digest
-from matpac.encoders.embeddings import embed_clips, logmel_statistics
 from matpac.encoders.frozen import AudioEncoder, frozen
 from matpac.features.store import Store
 from matpac.method.student import Student
 from matpac.probing import extract as module
-from matpac.probing.embedders import Embedder, Stored, identity
+from matpac.probing.embedders import Embedder, Stored
 from matpac.probing.extract import extract
+from matpac.probing.identity import identity
 
 LENGTHS = [32, 8, 45, 64, 33, 8, 100, 45, 9, 32, 50]
 CLOSE = {"rtol": 0, "atol": 1e-5}
@@ -40,6 +39,12 @@ def encoder() -> AudioEncoder:
     return frozen(Student(tiny.run().model, 16), tiny.FRONT_END, mean=-8.0, std=4.0)
 
 
+def alone(encoder: AudioEncoder, store: Store) -> np.ndarray:
+    """Embeddings of the clips one by one, (N, D)."""
+    logmels = [torch.from_numpy(store.clip(i).T.astype(np.float32)) for i in range(len(store))]
+    return torch.cat([encoder.embed(logmel[None]) for logmel in logmels]).numpy()
+
+
 @pytest.fixture
 def written(monkeypatch: pytest.MonkeyPatch) -> list[range]:
     """The parts that are computed from here on."""
@@ -57,7 +62,7 @@ def test_parts_together_are_all_clips_in_order(
     encoder: AudioEncoder, store: Store, written: list[range], tmp_path: Path
 ) -> None:
     ours = extract(Stored(encoder, store), tmp_path, name="base", part_clips=4)
-    np.testing.assert_allclose(ours, embed_clips(encoder, store, range(11)), **CLOSE)
+    np.testing.assert_allclose(ours, alone(encoder, store), **CLOSE)
     assert written == [range(0, 4), range(4, 8), range(8, 11)]
     assert isinstance(ours, np.memmap) and ours.dtype == np.float32
     (path,) = tmp_path.glob("*.npy")
@@ -66,7 +71,7 @@ def test_parts_together_are_all_clips_in_order(
         "encoder": "base",
         "identity": identity(encoder),
         "clips": module.files.sha256(store.folder / "index.json"),
-        "code": code_digest("embeddings"),
+        "code": Stored(encoder, store).origin()["code"],
         "dtype": "float32",
         "shape": [11, 32],
     }
@@ -76,7 +81,11 @@ def test_parts_together_are_all_clips_in_order(
 
 def test_statistics_in_parts(store: Store, tmp_path: Path) -> None:
     ours = extract(Stored(None, store), tmp_path, name="logmel", part_clips=3)
-    np.testing.assert_array_equal(ours, logmel_statistics(store, range(11)))
+    for row, index in zip(ours, range(11), strict=True):
+        logmel = store.clip(index).astype(np.float64)
+        mean = logmel.sum(axis=0) / len(logmel)
+        std = np.sqrt(((logmel - mean) ** 2).sum(axis=0) / len(logmel))
+        np.testing.assert_allclose(row, np.concatenate([mean, std]), rtol=0, atol=1e-5)
 
 
 @pytest.mark.ddp
@@ -97,7 +106,7 @@ def test_two_processes_share_the_parts_and_change_no_number(
 KILLED = """
     import os, pickle, signal, sys
     from pathlib import Path
-    from matpac import extract
+    from matpac.probing import extract
     from matpac.probing.embedders import Stored
     encoder, store = pickle.loads(Path(sys.argv[1]).read_bytes())
     original, parts = extract._write_part, []
@@ -164,13 +173,17 @@ def test_embeddings_that_are_not_what_their_key_says_are_refused(
 
 
 MEMORY = """
-    import sys, threading
+    import dataclasses, sys, threading
     from pathlib import Path
     import numpy as np
     from matpac.probing.embedders import Stored
     from matpac.probing.extract import extract
+    from matpac.probing.fewshot import few_shot
+    from matpac.probing.knn import knn
     from matpac.probing.linear import train_probes
-    from matpac.probing.splits import make_problems
+    from matpac.probing.config import ProbeConfig
+    from matpac.probing.splits import make_splits
+    from matpac.probing.task import Task
 
     def anonymous():  # without pages of files, which the system may drop at any time
         lines = Path("/proc/self/status").read_text().splitlines()
@@ -187,10 +200,16 @@ MEMORY = """
     def probe(features, num):
         splits = np.array(["train", "valid", "test", "train"])[np.arange(num) % 4]
         labels = np.arange(num) % 3
-        problems = make_problems(scheme="tvt", splits=splits, folds=splits, groups=splits,
-                                 targets=labels, repeats=5, seed=0)
-        train_probes(features[:num], labels, problems, kind="multiclass", num_classes=3,
-                     learning_rates=[1e-3, 1e-2], epochs=1)
+        made = make_splits(scheme="tvt", splits=splits, folds=splits, groups=splits,
+                           targets=labels, repeats=5, seed=0)
+        settings = ProbeConfig(batch_size=128, learning_rate=[1e-3, 1e-2], epochs=1,
+                               weight_decay=0.0, standardize=True, repeats=5,
+                               valid_fraction=0.1, seed=0)
+        task = Task(features[:num], labels, made, num_classes=3)
+        train_probes(task, settings)
+        few_shot(task, seed=0)
+        fewer = dataclasses.replace(made[0], train=made[0].train[::3])  # or it takes a minute
+        knn(Task(features[:num], labels, [fewer], num_classes=3))
 
     def peak(function, *args):  # megabytes beyond what was in use before
         before, seen, done = anonymous(), [0.0], threading.Event()
@@ -219,5 +238,6 @@ def test_neither_embedding_nor_probing_holds_all_embeddings_in_memory(tmp_path: 
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     extracting, probing, embeddings = (int(megabytes) for megabytes in done.stdout.split())
     assert embeddings == 229
-    # A part is 8 MB; five problems evaluate 1,024 clips each at once in 20 MB.
+    # A part is 8 MB; five problems evaluate 1,024 clips each at once in 20 MB,
+    # and neighbours are looked for among 1,024 clips for as many.
     assert extracting < 60 and probing < 100

@@ -12,13 +12,18 @@ import torch
 import matpac
 from matpac.core import files, paths
 from matpac.data import manifests
-from matpac.encoders import embeddings
+from matpac.encoders.frozen import AudioEncoder
+from matpac.features.store import Store
 from matpac.params import Params, parse
 from matpac.pretraining import config
 from matpac.pretraining.trainer import Trainer
-from matpac.probing import embedders, probe
+from matpac.probing import embedders, metrics, probe, rows
 from matpac.probing.config import EncoderConfig
+from matpac.probing.fewshot import few_shot
+from matpac.probing.knn import knn
+from matpac.probing.rows import Features, list_features
 
+import command
 import smoke
 
 
@@ -27,12 +32,23 @@ def params(smoke_root: Path) -> Params:
     return parse(Params, smoke.sections())
 
 
+def linear(params: Params, features: Features, task: str) -> pd.DataFrame:
+    """Scores of the linear probes of one task."""
+    return probe.probe_task(params, features, task).linear
+
+
+def alone(encoder: AudioEncoder, store: Store) -> np.ndarray:
+    """Embeddings of the clips one by one, (N, D)."""
+    logmels = [torch.from_numpy(store.clip(i).T.astype(np.float32)) for i in range(len(store))]
+    return torch.cat([encoder.embed(logmel[None]) for logmel in logmels]).numpy()
+
+
 def test_the_random_encoder_is_the_base_run_before_its_first_update(params) -> None:
-    ours = probe.random_encoder(params)
+    ours = rows.random_encoder(params)
     index = files.read_json(paths.small(params) / "logmel" / "pretraining.json")
     mean, std = (index["normalisation"][name] for name in ("mean", "std"))
     started = Trainer(config.resolve(params, "base"), 80, mean=mean, std=std).student
-    trained = probe.list_features(params, "base")[0].encoder
+    trained = list_features(params, "base")[0].encoder
     assert (ours.mean, ours.std) == (mean, std) == (trained.mean, trained.std)
     assert ours.front_end == trained.front_end == index["front_end"]
     for name, tensor in ours.encoder.state_dict().items():
@@ -53,12 +69,16 @@ def test_likelihoods_become_labels_at_one_half_and_nan_stays() -> None:
 
 
 def test_embeddings_of_a_task_are_kept_under_the_encoders_name(params) -> None:
-    features = probe.list_features(params, "base")[0]
-    probe.task_scores(params, features, "nsynth")
+    features = list_features(params, "base")[0]
+    linear(params, features, "nsynth")
     store = probe.open_store(params, "nsynth")
-    expected = embeddings.embed_clips(features.encoder, store, range(len(store)))
+    expected = alone(features.encoder, store)
     kept = [np.load(p) for p in (paths.bulk(params) / "embeddings" / "base").glob("*.npy")]
-    assert any(np.array_equal(each, expected) for each in kept)
+    # Other clips in a batch: another order of summation.
+    assert any(
+        each.shape == expected.shape and np.allclose(each, expected, rtol=0, atol=1e-4)
+        for each in kept
+    )
 
 
 def with_probe(params: Params, **changes: Any) -> Params:
@@ -71,9 +91,9 @@ def test_several_rates_one_is_taken_per_fold_and_told(
 ) -> None:
     rates = [3.0e-2, 3.0e-5, 3.0e-3]
     changed = with_probe(params, learning_rate=rates, epochs=3)
-    logmel = probe.list_features(params, "logmel")[0]
+    logmel = list_features(params, "logmel")[0]
     alone = {
-        rate: probe.task_scores(with_probe(params, learning_rate=rate, epochs=3), logmel, "esc50")
+        rate: linear(with_probe(params, learning_rate=rate, epochs=3), logmel, "esc50")
         for rate in rates
     }
     means = {rate: frame.groupby("fold")["valid_loss"].mean() for rate, frame in alone.items()}
@@ -94,18 +114,6 @@ def test_several_rates_one_is_taken_per_fold_and_told(
         assert row["valid_loss"] == pytest.approx(same["valid_loss"].item(), abs=1e-5)
 
 
-def test_every_setting_of_the_section_reaches_the_probes(params, monkeypatch) -> None:
-    given = {}
-    monkeypatch.setattr(probe, "train_probes", lambda *args, **options: given.update(options) or {})
-    changes = {"batch_size": 16, "learning_rate": [0.1, 0.2], "epochs": 7, "patience": 3}
-    changes |= {"weight_decay": 0.01, "standardize": False}
-    settings = with_probe(params, **changes).probe
-    probe.task_results(params, probe.list_features(params, "logmel")[0], "nsynth", settings)
-    changes["learning_rates"] = changes.pop("learning_rate")
-    assert {name: given[name] for name in changes} == changes
-    assert given["kind"] == "multiclass" and given["num_classes"] == 11
-
-
 def test_one_row_per_fold_and_repeat_of_every_task(params) -> None:
     scores = pd.read_csv(paths.small(params) / "probe" / "base" / "scores.csv")
     rows = scores.groupby("task", sort=False).size().to_dict()
@@ -114,6 +122,61 @@ def test_one_row_per_fold_and_repeat_of_every_task(params) -> None:
     metrics = files.read_json(paths.small(params) / "metrics" / "probe" / "base.json")
     expected = scores[scores["task"] == "esc50"]["score"].mean()
     assert metrics["esc50"] == pytest.approx(expected, abs=1e-6)
+
+
+def of_base(params: Params, name: str) -> pd.DataFrame:
+    path = paths.small(params) / "probe" / "base" / name
+    return pd.read_parquet(path) if name.endswith("parquet") else pd.read_csv(path)
+
+
+def test_predictions_give_the_scores_again_and_name_every_test_clip(params) -> None:
+    scores = of_base(params, "scores.csv").set_index(["task", "fold", "repeat"])
+    predictions = of_base(params, "predictions.parquet")
+    assert set(predictions["encoder"]) == {"base"} and set(predictions["seed"]) == {0}
+    probes = predictions.groupby(["task", "fold", "repeat"])
+    assert set(probes.groups) == set(scores.index)
+    for probed, part in probes:
+        task, fold, _ = probed
+        if task == "fsd50k":
+            logits, targets = (np.stack(part[name].to_list()) for name in ("scores", "labels"))
+            found = metrics.score(logits, targets)[0]
+        else:
+            found = (part["label"] == part["predicted"]).mean()
+        # Exactly, but for the six decimals of the file.
+        assert f"{found:.6f}" == f"{scores.loc[probed, 'score']:.6f}"
+        manifest = manifests.load(params, task)[0].set_index("clip")
+        tested = (manifest["split"] == "test") if fold == 0 else (manifest["fold"] == fold)
+        assert sorted(part["clip"]) == sorted(manifest.index[tested])
+        assert (manifest["group"].astype(str)[part["clip"]] == part["group"].to_numpy()).all()
+
+
+def test_quick_scores_are_those_of_neighbours_and_prototypes(params) -> None:
+    quick = of_base(params, "quick.csv")
+    task = probe.load_task(params, list_features(params, "base")[0], "esc50")[0]
+    expected = pd.DataFrame(knn(task) + few_shot(task, seed=params.probe.seed))
+    ours = quick[quick["task"] == "esc50"].reset_index(drop=True)[list(expected)]
+    # Six decimals of a file; another run of the same sums may move a clip that was tied.
+    pd.testing.assert_frame_equal(ours, expected, atol=1e-6, rtol=0)
+    assert set(quick["probe"]) == {"knn", "fewshot"} and set(quick["task"]) == set(params.tasks)
+
+
+def test_layers_are_probed_each_and_the_last_is_the_probe_stages(
+    params, capsys: pytest.CaptureFixture[str], monkeypatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("matpac.params.load", lambda: params)
+    assert command.matpac("layers", "base", "--csv", tmp_path / "layers.csv") == 0
+    rows = pd.read_csv(tmp_path / "layers.csv")
+    scores = of_base(params, "scores.csv")
+    assert rows.groupby(["layer", "task"]).size().groupby("layer").sum().to_dict() == {0: 14, 1: 14}
+    first, last = (rows[rows["layer"] == n].reset_index(drop=True) for n in (0, 1))
+    names = ["task", "fold", "repeat", "score", "valid_score", "best_epoch"]
+    pd.testing.assert_frame_equal(last[names], scores[names], atol=1e-6, rtol=0)
+    assert (first["valid_loss"] - last["valid_loss"]).abs().min() > 1e-4
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "| task | 0 | 1 |"
+    means = [100 * last.groupby("task")[n].mean().mean() for n in ("valid_score", "score")]
+    assert lines[-1].startswith("| mean |")
+    assert lines[-1].endswith(f" {means[0]:.1f} / {means[1]:.1f} |")
 
 
 def test_what_is_missing_names_the_stage(params, monkeypatch, tmp_path: Path) -> None:
@@ -143,8 +206,8 @@ def test_a_saved_checkpoint_is_probed_to_the_same_score(
     trained = paths.small(params) / "pretrain" / "base" / "seed_0"
     matpac.load(trained, device="cpu").save_pretrained(tmp_path / "saved")
     changed = with_encoder(kind="pretrained", weights=str(tmp_path / "saved"))
-    ours = probe.task_scores(changed, probe.list_features(changed, "x")[0], "nsynth")
-    theirs = probe.task_scores(params, probe.list_features(params, "base")[0], "nsynth")
+    ours = linear(changed, list_features(changed, "x")[0], "nsynth")
+    theirs = linear(params, list_features(params, "base")[0], "nsynth")
     pd.testing.assert_frame_equal(ours.drop(columns="encoder"), theirs.drop(columns="encoder"))
     audio = paths.bulk(params) / "audio" / "nsynth"
     manifest, _ = manifests.load(params, "nsynth")
@@ -152,8 +215,8 @@ def test_a_saved_checkpoint_is_probed_to_the_same_score(
     used = manifest.iloc[store.rows]
     assert (used["start_s"] == 0).all()
     embedded = matpac.load(tmp_path / "saved").embed([audio / p for p in used["path"][:20]])
-    net = probe.list_features(params, "base")[0].encoder
-    expected = embeddings.embed_clips(net, store, range(20))
+    net = list_features(params, "base")[0].encoder
+    expected = alone(net, store)[:20]
     # The stored log-mels have half precision: 3 decimal digits of values around 10.
     np.testing.assert_allclose(embedded, expected, atol=2e-3)
     assert np.abs(expected).max() > 1
@@ -175,9 +238,9 @@ def test_an_encoder_with_another_front_end_reads_the_audio(
     (smoke_root / "mine_to_probe.py").write_text(MINE)
     trained = paths.small(params) / "pretrain" / "base" / "seed_0"
     changed = with_encoder("mine", kind="module", module="mine_to_probe:make", weights=str(trained))
-    features = probe.list_features(changed, "mine")[0]
+    features = list_features(changed, "mine")[0]
     assert len(features.code) == 64
-    scores = probe.task_scores(changed, features, "nsynth")
+    scores = linear(changed, features, "nsynth")
     assert set(scores["encoder"]) == {"mine"} and scores["score"].between(0, 1).all()
     (kept,) = (paths.bulk(changed) / "embeddings" / "mine").glob("*.npy")
     manifest, _ = manifests.load(params, "nsynth")
@@ -186,11 +249,11 @@ def test_an_encoder_with_another_front_end_reads_the_audio(
     expected = features.encoder.embed([audio / path for path in used["path"]])
     np.testing.assert_allclose(np.load(kept), expected, atol=1e-5)
     # Embedded once; another source is another encoder.
-    monkeypatch.setattr(type(features.encoder), "embed", None)
-    again = probe.task_scores(changed, features, "nsynth")
+    monkeypatch.setattr(type(features.encoder), "embed_each", None)
+    again = linear(changed, features, "nsynth")
     pd.testing.assert_frame_equal(again, scores)
     with pytest.raises(TypeError, match="not callable"):
-        probe.task_scores(changed, features._replace(code="other"), "nsynth")
+        linear(changed, features._replace(code="other"), "nsynth")
 
 
 def test_a_clip_that_cannot_be_read_is_named(params, smoke_root: Path, tmp_path: Path) -> None:
@@ -208,10 +271,10 @@ def test_published_rows_ask_for_their_weights(smoke_root: Path, monkeypatch, tmp
     monkeypatch.setenv("MATPAC_CACHE", str(tmp_path))
     changed = with_encoder(kind="matpac", weights="nowhere/matpac_10_2048.pt")
     with pytest.raises(FileNotFoundError, match=r"matpac: no weights at .*nowhere/matpac_10_2048"):
-        probe.list_features(changed, "x")
+        list_features(changed, "x")
     changed = with_encoder(kind="pretrained", weights="m2d")
     with pytest.raises(ValueError, match="weights: got 'm2d', a published row; allowed: kind: m2d"):
-        probe.list_features(changed, "x")
+        list_features(changed, "x")
 
 
 def test_function_source_and_weights_decide_a_users_encoder(
@@ -223,7 +286,7 @@ def test_function_source_and_weights_decide_a_users_encoder(
 
     def told(**more: str) -> str:
         section = {"kind": "module", "label": "X", "module": "two_to_probe:one"} | more
-        return probe._users_code(EncoderConfig.model_validate(section))
+        return rows.users_code(EncoderConfig.model_validate(section))
 
     found = [told(), told(module="two_to_probe:two"), told(weights=str(weights))]
     weights.write_text("2")

@@ -8,7 +8,8 @@ import pytest
 
 from matpac.params import Params, parse
 from matpac.probing import probe, study
-from matpac.probing.linear import choose
+from matpac.probing.linear import choose, train_probes
+from matpac.probing.rows import list_features
 
 import command
 import smoke
@@ -23,10 +24,10 @@ def params(smoke_root: Path) -> Params:
 def test_it_reports_what_the_probes_of_each_setting_reach(params) -> None:
     rows = study.study("logmel", params, learning_rates=[1e-2, 1e-4], epochs=[2, 3])
     assert len(rows) == 2 * 2 * 2 * 3  # tasks, standardised or not, epochs, two rates and chosen
-    features = probe.list_features(params, "logmel")[0]
+    task = probe.load_task(params, list_features(params, "logmel")[0], "esc50")[0]
     changes = {"standardize": False, "epochs": 3, "learning_rate": [1e-2, 1e-4]}
     settings = params.probe.model_copy(update=changes)
-    results, _ = probe.task_results(params, features, "esc50", settings)
+    results = train_probes(task, settings)
     ours = rows[(rows["task"] == "esc50") & ~rows["standardize"] & (rows["epochs"] == 3)]
     for name, each in [*results.items(), ("chosen", choose(results))]:
         row = ours[ours["learning_rate"] == name].iloc[0]
