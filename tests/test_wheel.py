@@ -70,7 +70,7 @@ def test_the_wheel_holds_the_library_and_nothing_else(wheel: Path, tracked: list
     with zipfile.ZipFile(wheel) as archive:
         names = [n for n in archive.namelist() if ".dist-info/" not in n]
     assert sorted(names) == sorted(name for name in tracked if name.startswith("matpac/"))
-    assert "matpac/matpac.mplstyle" in names and "matpac/data/layouts/esc50.py" in names
+    assert "matpac/reporting/matpac.mplstyle" in names and "matpac/data/layouts/esc50.py" in names
 
 
 def test_embedding_needs_no_notebooks_and_no_pipeline(wheel: Path) -> None:
@@ -108,5 +108,5 @@ def test_the_three_lines_work_in_an_empty_environment(wheel: Path, tmp_path: Pat
     soundfile.write(tmp_path / "sounds" / "file.wav", noise, 44100)
     assert str(tmp_path / "env") in run(python, "-c", THREE_LINES, cwd=tmp_path)
     options = ["-o", "e.parquet", "--encoder", "encoder"]
-    run(python, "-m", "matpac.cli.embed", "sounds", *options, cwd=tmp_path)
+    run(python, "-m", "matpac.cli", "embed", "sounds", *options, cwd=tmp_path)
     assert pd.read_parquet(tmp_path / "e.parquet")["path"].tolist() == ["file.wav"]

@@ -15,10 +15,9 @@ metadata say which encoder, layer, width, sample rate and version made it.
 """
 
 import os
-from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -29,8 +28,6 @@ from matpac.core import files
 from matpac.core.progress import Progress
 from matpac.encoders.interface import Frames, WaveEncoder, list_audio
 
-GROUP_BYTES = 64_000_000
-"""Of files embedded together at most, so that few long ones are held at a time."""
 ROW_GROUP_VALUES = 1 << 23
 """Numbers in a row group of the table, 32 MB."""
 Found = Tensor | Frames | str  # a file's embeddings, or what is wrong with it
@@ -78,53 +75,22 @@ def embed_folder(
         raise FileNotFoundError(f"{folder}: no such folder")
     names = list_audio(folder)
     problems = {}
-    options = {"frames": frames, "layer": layer, "batch_size": batch_size}
+    found = encoder.embed_each(
+        [folder / name for name in names], frames=frames, layer=layer, batch_size=batch_size
+    )
     with (
         files.replacing(out) as temporary,
         _Table(temporary, _described(encoder, name, layer), frames=frames) as table,
         Progress(len(names), f"embed {folder.name}", unit="file") as progress,
     ):
-        for path, found in _each(encoder, folder, names, options):
-            if isinstance(found, str):
-                problems[path] = found
-            table.add(path, found)
+        for path, each in zip(names, found, strict=True):
+            if isinstance(each, Exception):
+                problems[path] = str(each).removeprefix(f"{folder / path}: ")
+            table.add(path, problems.get(path, each))
             progress.update()
         if len(problems) == len(names):
             raise ValueError(f"{folder}: nothing could be read\n{listed(problems)}")
     return Summary(len(names), problems)
-
-
-def _each(
-    encoder: WaveEncoder, folder: Path, names: list[str], options: dict[str, Any]
-) -> Iterator[tuple[str, Found]]:
-    """Path, and its embeddings or what is wrong with it, in order."""
-    for some in _groups(folder, names, options["batch_size"]):
-        try:
-            found = list(encoder.embed_each([folder / name for name in some], **options))
-        except (ValueError, FileNotFoundError):  # of any of them: one by one
-            found = [_alone(encoder, folder / name, options) for name in some]
-        yield from zip(some, found, strict=True)
-
-
-def _alone(encoder: WaveEncoder, path: Path, options: dict[str, Any]) -> Found:
-    try:
-        return next(encoder.embed_each([path], **options))
-    except (ValueError, FileNotFoundError) as error:
-        return str(error).removeprefix(f"{path}: ")
-
-
-def _groups(folder: Path, names: list[str], most: int) -> Iterator[list[str]]:
-    """Files that are embedded together: at most ``most``, and few large ones."""
-    group, size = [], 0
-    for name in names:
-        own = (folder / name).stat().st_size if (folder / name).exists() else 0
-        if group and (len(group) == most or size + own > GROUP_BYTES):
-            yield group
-            group, size = [], 0
-        group.append(name)
-        size += own
-    if group:
-        yield group
 
 
 class _Table:

@@ -23,7 +23,7 @@ from matpac.encoders.hub import Pretrained
 from matpac.params import Params
 from matpac.pretraining import config
 from matpac.pretraining.run import training
-from matpac.probing.embedders import identity
+from matpac.probing.identity import identity
 from matpac.reporting.results import of_probe
 from matpac.reporting.statistics import summary
 

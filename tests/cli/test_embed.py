@@ -5,7 +5,6 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pandas as pd
@@ -29,12 +28,9 @@ LENGTHS = {"a.wav": 9000, "b/c.flac": 400, "b/d.ogg": 20_000, "b/e.wav": 5360, "
 
 @pytest.fixture(autouse=True)
 def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No bars, no published rows, nobody's encoder."""
+    """No bars, nobody's encoder."""
     monkeypatch.setenv("MATPAC_PROGRESS", "silent")
     monkeypatch.delenv("MATPAC_ENCODER", raising=False)
-    stub = ModuleType("matpac.encoders.published")
-    stub.ROWS = {"passt": None}
-    monkeypatch.setitem(sys.modules, "matpac.encoders.published", stub)
 
 
 @pytest.fixture(scope="module")
@@ -131,12 +127,11 @@ def test_the_table_says_what_made_it(net: AudioEncoder, folder: Path, tmp_path: 
 def test_rows_are_written_as_the_work_goes_on(
     net: AudioEncoder, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same table from row groups of three rows, and groups of files of a few bytes."""
+    """The same table from row groups of three rows, and pieces encoded one by one."""
     encoder = ViTEncoder(net)
     embed.embed_folder(encoder, folder, tmp_path / "one.parquet", frames=True)
     monkeypatch.setattr(embed, "ROW_GROUP_VALUES", 3 * 32)
-    monkeypatch.setattr(embed, "GROUP_BYTES", 1)
-    embed.embed_folder(encoder, folder, tmp_path / "many.parquet", frames=True)
+    embed.embed_folder(encoder, folder, tmp_path / "many.parquet", frames=True, batch_size=1)
     one, many = (pd.read_parquet(tmp_path / f"{name}.parquet") for name in ("one", "many"))
     written = pq.ParquetFile(tmp_path / "many.parquet").metadata
     sizes = [written.row_group(i).num_rows for i in range(written.num_row_groups)]
@@ -146,16 +141,6 @@ def test_rows_are_written_as_the_work_goes_on(
         assert (ours is None) == (theirs is None)
         if ours is not None:
             np.testing.assert_allclose(ours, theirs, **CLOSE)
-
-
-def test_files_are_grouped_by_number_and_size(tmp_path: Path) -> None:
-    names = [f"{i}.wav" for i in range(5)]
-    for name, size in zip(names, [10, 10, embed.GROUP_BYTES, 10, 10], strict=True):
-        with (tmp_path / name).open("wb") as file:
-            file.truncate(size)
-    sizes = [len(group) for group in embed._groups(tmp_path, names, 16)]
-    assert sizes == [2, 1, 2]
-    assert [len(group) for group in embed._groups(tmp_path, names[:2] * 4, 3)] == [3, 3, 2]
 
 
 class Failing(ViTEncoder):
@@ -250,7 +235,7 @@ def test_a_name_in_another_encoding_stops_no_other(net: AudioEncoder, tmp_path: 
     table = pd.read_parquet(tmp_path / "e.parquet")
     assert table["path"].tolist() == ["a.wav", "caf\ufffd.wav"]
     assert table["problem"][0] == "" and table["embedding"][0] is not None
-    assert "codec can't encode" in table["problem"][1]
+    assert "surrogates not allowed" in table["problem"][1]
 
 
 def test_help_names_every_option() -> None:
@@ -267,7 +252,7 @@ def test_help_names_every_option() -> None:
 def test_the_table_is_no_larger_in_memory_than_its_row_groups(
     net: AudioEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However many files there are, at most a row group and a group of files are held."""
+    """However many files there are, at most a row group of them is held."""
     held = []
     original = embed._Table.add
 

@@ -3,9 +3,7 @@
 import math
 import re
 import shutil
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -21,18 +19,10 @@ from matpac.core import files, paths
 from matpac.encoders.frozen import load_encoder
 from matpac.encoders.vit import ViTEncoder
 from matpac.params import Params, parse
-from matpac.probing.embedders import identity
+from matpac.probing.identity import identity
 
 import command
 import smoke
-
-
-@pytest.fixture(autouse=True)
-def published(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No published rows."""
-    stub = ModuleType("matpac.encoders.published")
-    stub.ROWS = {}
-    monkeypatch.setitem(sys.modules, "matpac.encoders.published", stub)
 
 
 @pytest.fixture

@@ -745,7 +745,7 @@ def test_what_the_parameters_may_name(project: Path) -> None:
     assert f"datasets.set.shards: no folder or file {project}/x/c-*.tar" in str(error.value)
     assert f"datasets.set.shards: no folder or file {project}/z" in str(error.value)
     wrong = gone | {"tasks": ["set"]}
-    with pytest.raises(ValueError, match="tasks: got 'set', whose source 'packed' has no labels"):
+    with pytest.raises(ValueError, match="tasks: got 'set', which has no labels: packed audio has none"):
         parse(FetchParams, wrong)
 
 

@@ -20,7 +20,7 @@ from matpac.data.official import official_manifest, shortfalls
 from matpac.features.preprocess import preprocess
 from matpac.params import Params, load, parse
 from matpac.probing.probe import probe, target_array
-from matpac.reporting import captions, figures
+from matpac.reporting import figures
 from matpac.reporting.paper import TABLE1
 
 import layouts
@@ -76,10 +76,10 @@ def test_from_its_layout_to_scores(root: Path, source: str) -> None:
     """The tones of the classes are told apart, so labels and audio belong together."""
     params = parameters(part_of(source, MAKERS[source](root / "data")))
     info = fetch(params)["mini"]
-    assert info["official_clips"] == TABLE1[source].num_clips and info["source"] == source
+    assert info["official_clips"] == TABLE1[source]["clips"] and info["source"] == source
     preprocess(params)
     scores = probe("logmel", params)
-    assert set(scores["metric"]) == {TABLE1[source].metric.lower().replace("acc.", "accuracy")}
+    assert set(scores["metric"]) == {TABLE1[source]["metric"].lower().replace("acc.", "accuracy")}
     assert len(scores) == {"esc50": 5, "us8k": 10}.get(source, 1)
     assert scores["score"].mean() > 0.95, scores["score"].tolist()
 
@@ -87,9 +87,9 @@ def test_from_its_layout_to_scores(root: Path, source: str) -> None:
 def test_the_sizes_are_those_of_table_1() -> None:
     for name, clips in layout.CLIPS.items():
         reported = TABLE1[name]
-        assert sum(clips.values()) == reported.num_clips
-        assert layout.NUM_CLASSES[name] == reported.num_classes
-        assert reported.split == (f"{len(clips)}-Fold" if 1 in clips else "TVT")
+        assert sum(clips.values()) == reported["clips"]
+        assert layout.NUM_CLASSES[name] == reported["classes"]
+        assert reported["split"] == (f"{len(clips)}-Fold" if 1 in clips else "TVT")
     assert list(layout.CLIPS) == list(OFFICIAL) == list(LOADERS) == list(TABLE1)
     for module in (openmic, nsynth, gtzan, mtt):
         name = module.__name__.split(".")[-1]
@@ -539,13 +539,16 @@ def test_a_data_set_without_a_path_is_downloaded_once(root: Path) -> None:
 
 
 def test_tables_say_that_a_task_has_only_a_part_of_its_clips(root: Path) -> None:
-    _, info = fetched("esc50", layouts.esc50(root / "data"))
-    part = figures.parts_of_tasks({"esc50": info, "mine": {"num_clips": 3, "num_excluded": 0}})
-    assert part == "esc50 (30 of 2,000 clips)"
-    whole = dict(info, num_clips=1999, num_excluded=1)
-    assert figures.parts_of_tasks({"esc50": whole}) == ""
-    provenance = captions.Provenance("paper", "AudioSet", "1234", incomplete=part)
-    assert provenance.line.endswith("parameters 1234. Not the whole data set: " + part + ".")
+    params = parameters(part_of("esc50", layouts.esc50(root / "data")))
+    info = fetch(params)["mini"]
+    preprocess(params)
+    mine = {"num_clips": 3, "num_excluded": 0, "source": "folder"}
+    part = figures.make_provenance(params, {"esc50": info, "mine": mine}, steps=1)
+    assert part.line.endswith(". Not the whole data set: esc50 (30 of 2,000 clips).")
+    assert part.comparable == ()
+    info |= {"num_clips": 1999, "num_excluded": 1}
+    whole = figures.make_provenance(params, {"esc50": info, "mine": mine}, steps=1)
+    assert "Not the whole" not in whole.line and whole.comparable == ("esc50",)
 
 
 PAGES = Path(__file__).parents[2] / "docs/datasets"

@@ -14,13 +14,13 @@ import matpac
 from matpac.audio import reading
 from matpac.core import files
 from matpac.core.parallel import Workers
-from matpac.data import audit, manifests
+from matpac.data import audit, config, manifests
 from matpac.data.config import FetchParams, FolderDataset
 from matpac.data.fetch import fetch
 from matpac.data.folders import folder_manifest, plain_manifest
 from matpac.data.labels import in_order
 from matpac.data.tables import read_rows, read_table
-from matpac.params import parse, problems
+from matpac.params import parse
 
 ESC10 = Path(__file__).parents[3] / "shared/datasets/esc10"
 LOGMEL = {"sample_rate": 16000, "window_ms": 25.0, "hop_ms": 10.0, "num_mels": 80}
@@ -475,7 +475,7 @@ def test_embedded_data_set_is_rendered_once(
     files.write_json(code, "stands for the corpus")
     corpus = SimpleNamespace(__file__=code, render=render)
     monkeypatch.setattr(matpac, "corpus", corpus, raising=False)
-    monkeypatch.setitem(problems.RECIPES, "notes", ("multiclass", 3))
+    monkeypatch.setitem(config.RECIPES, "notes", ("multiclass", 3))
     monkeypatch.setenv("MATPAC_ROOT", str(tmp_path))
     monkeypatch.delenv("MATPAC_DATA", raising=False)
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from matpac.audio.logmel import LogMel
-from matpac.encoders.embeddings import embed_clips
+from matpac.encoders import pooling
 from matpac.encoders.frozen import AudioEncoder, frames
 from matpac.encoders.released import load_released, our_name
 from matpac.method import losses, schedules
@@ -136,43 +136,30 @@ def test_log_mels(inference) -> None:
 
 
 @pytest.mark.parametrize("source", ["wave", "logmel"])
-@pytest.mark.parametrize("mode", ["precise", "fast"])
-def test_embeddings_of_all_layers(inference, mode: str, source: str) -> None:
+def test_embeddings_of_all_layers(inference, source: str) -> None:
     arrays, encoder = inference
     for length in lengths(arrays):
         stored = torch.from_numpy(arrays[f"{source}__{length}"]).to(DEVICE)
         logmel = LogMel().to(DEVICE)(stored[None]) if source == "wave" else stored[None]
-        latents = encoder(logmel, mode=mode)  # (1, L, R, n, D)
+        latents = encoder(logmel)  # (1, L, R, n, D)
         layers = frames(latents)  # (1, L, n, R*D)
-        as_released = interleave(layers, encoder) if mode == "fast" else layers
         tolerance = FRAMES_FROM_WAVE if source == "wave" else LATENT
         # Inner layers have no norm and values beyond 5, where float32 rounds at 5e-7 per operation.
-        close(as_released, arrays[f"{mode}_frames_layers__{length}"], tolerance, relative=3e-6)
-        close(as_released[:, -1], arrays[f"{mode}_frames_emb__{length}"], tolerance, relative=3e-6)
-        close(layers.mean(dim=2), arrays[f"{mode}_pooled_layers__{length}"], LATENT)
-        close(encoder.embed(logmel, mode=mode), arrays[f"{mode}_pooled_emb__{length}"], LATENT)
-        if mode == "precise":
-            recorded = arrays[f"precise_noconcat_pooled_layers__{length}"]
-            close(latents.mean(dim=(2, 3)), recorded, LATENT)
-
-
-def interleave(layers: Tensor, encoder: AudioEncoder) -> Tensor:
-    """The released order of "fast" columns: column 0 of every piece, then column 1, ..."""
-    per_piece = layers.unflatten(2, (-1, encoder.patches.columns))  # (1, L, pieces, columns, R*D)
-    return per_piece.transpose(2, 3).flatten(2, 3)
+        close(layers, arrays[f"precise_frames_layers__{length}"], tolerance, relative=3e-6)
+        close(layers[:, -1], arrays[f"precise_frames_emb__{length}"], tolerance, relative=3e-6)
+        close(layers.mean(dim=2), arrays[f"precise_pooled_layers__{length}"], LATENT)
+        close(encoder.embed(logmel), arrays[f"precise_pooled_emb__{length}"], LATENT)
+        recorded = arrays[f"precise_noconcat_pooled_layers__{length}"]
+        close(latents.mean(dim=(2, 3)), recorded, LATENT)
 
 
 def test_batched_clips_of_different_lengths(inference) -> None:
     arrays, encoder = inference
     names = lengths(arrays)
-
-    class Clips:
-        num_frames = np.array([arrays[f"logmel__{name}"].shape[1] for name in names])
-
-        def clip(self, index: int) -> np.ndarray:
-            return arrays[f"logmel__{names[index]}"].T
-
-    ours = embed_clips(encoder, Clips(), range(len(names)), batch_size=2)
+    logmels = [torch.from_numpy(arrays[f"logmel__{name}"]).to(DEVICE) for name in names]
+    clips = [encoder.pieces(logmel) for logmel in logmels]
+    found = pooling.encoded(clips, encoder.columns, batch_size=2)
+    ours = torch.stack([pooling.mean(pieces) for pieces in found])
     recorded = np.concatenate([arrays[f"precise_pooled_emb__{name}"] for name in names])
     close(ours, recorded, LATENT)
 
