@@ -4,7 +4,8 @@
     python -m benchmarks step loader           # some
     python -m benchmarks table                 # only the table of what is in the folder
 
-The part logmel needs the folder ESC-10, with audio/, from --esc10 or the variable ESC10.
+The part logmel needs the folder ESC-10, with audio/, from --esc10 or the variable ESC10. What
+`benchmarks.gpu` measured, ``gpu.jsonl`` in the folder, has its rows in the table, too.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import loader, logmel, measure, step
-from benchmarks.tables import PARTS, insert, table
+from benchmarks.tables import PARTS, insert, results, table
 from matpac.core import files, paths
 from matpac.params import load
 from matpac.pretraining import config
@@ -38,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
         if (missing := missing_for(part, given.esc10)) is not None:
             print(f"{part}: skipped, {missing}")
         elif len(wanted) > 1:  # each in a process of its own, whose memory is its own
-            command = [sys.executable, "-m", "matpac.bench", part, "--out", str(given.out)]
+            command = [sys.executable, "-m", "benchmarks", part, "--out", str(given.out)]
             command += ["--esc10", str(given.esc10)] if given.esc10 else []
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         else:
@@ -77,12 +78,6 @@ def paper() -> tuple[ResolvedRun, int]:
         if path.exists() and (params := load(path)).profile == "paper":
             return config.resolve(params, "base"), params.logmel.num_mels
     raise FileNotFoundError(f"{path}: not the profile paper, nor is there a params.paper.yaml")
-
-
-def results(folder: Path) -> list[dict[str, Any]]:
-    """What was measured, in the order of `PARTS`."""
-    paths = [folder / f"{part}.json" for part in PARTS]
-    return [files.read_json(path) for path in paths if path.exists()]
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from benchmarks import measure
 from matpac.core import files
-from matpac.features.store import COLUMNS, DTYPE, Store
+from matpac.features.store import COLUMNS, DTYPE, Store, digest
 from matpac.pretraining.batches import Batches, Corpus, loader
 
 GROWTH = (10**3, 10**4, 10**5, 10**6)
@@ -111,9 +111,12 @@ def tiled_store(folder: Path, num_clips: int, *, num_mels: int, clip_frames: int
     columns[0] = np.arange(num_clips)
     columns[2] = columns[0] % TILE * clip_frames
     np.save(folder / "clips.npy", columns)
-    entries = [{"file": p.name, "bytes": p.stat().st_size} for p in (folder / "clips.npy", shard)]
+    entries = [
+        {"file": path.name, "bytes": path.stat().st_size, "sha256": files.sha256(path)}
+        for path in (folder / "clips.npy", shard)
+    ]
     index = {"front_end": {"num_mels": num_mels}, "tables": entries[:1], "shards": entries[1:]}
-    files.write_json(folder / "index.json", index)
+    files.write_json(folder / "index.json", index | {"digest": digest(index)})
     return Store(folder)
 
 

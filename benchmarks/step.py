@@ -20,18 +20,17 @@ AT = Scheduled(
     learning_rate=3e-4, encoder_ema_decay=0.99995, head_ema_decay=0.998, teacher_temp=0.05
 )
 KINDS = {
-    "attention": ("scaled_dot_product", "flash", "fmha", "attention", "bmm"),
-    "matrix products": ("linear_pointwise", "addmm", "aten::mm", "gemm", "nvjet", "cutlass"),
+    "attention": ("scaled_dot_product", "attention", "bmm"),
+    "matrix products": ("linear_pointwise", "addmm", "aten::mm"),
     "optimiser": ("adam",),
     "teacher": ("lerp",),
-    "gradient norm": ("vector_norm", "lpnorm"),
-    "compiled": ("triton",),
+    "gradient norm": ("vector_norm",),
     "GELU": ("gelu",),
     "layer norms": ("layer_norm",),
     "softmax": ("softmax",),
-    "copies": ("copy", "cat", "memcpy"),
+    "copies": ("copy", "cat"),
 }
-"""Kind of operation -> parts of its operators' and kernels' names; the first that fits counts."""
+"""Kind of operation -> parts of its operators' names; the first that fits counts."""
 
 
 def report(
@@ -119,21 +118,11 @@ def make_step(trainer: Trainer, num_mels: int, batch_size: int) -> Callable[[], 
 
 
 def shares(work: Callable[[], object], *, times: int) -> dict[str, float]:
-    """Percent of the device's time that each kind of operation takes, largest first."""
-    cuda = torch.cuda.is_available()
-    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
-    with profile(activities=activities, acc_events=True) as profiled:
+    """Percent of the processor's time that each kind of operation takes, largest first."""
+    with profile(activities=[ProfilerActivity.CPU], acc_events=True) as profiled:
         for _ in range(times):
             work()
-        measure.synchronise()
-    device = torch.autograd.DeviceType.CUDA if cuda else torch.autograd.DeviceType.CPU
-    return by_kind(
-        (each.key, each.self_device_time_total if cuda else each.self_cpu_time_total)
-        for each in profiled.key_averages()
-        if each.device_type == device
-        # On a GPU an annotated span, of the optimiser's step say, holds its kernels once more.
-        and not (cuda and each.is_user_annotation)
-    )
+    return by_kind((each.key, each.self_cpu_time_total) for each in profiled.key_averages())
 
 
 def by_kind(times: Iterable[tuple[str, float]]) -> dict[str, float]:

@@ -1,7 +1,11 @@
 """Results of the benchmarks as the Markdown table of README.md and docs/performance.md."""
 
+import json
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
+
+from matpac.core import files
 
 BEGIN, END = "<!-- make bench -->", "<!-- until here -->"
 """Between them stands the table in a text."""
@@ -12,20 +16,40 @@ Row = tuple[str, str, str]
 def table(results: Sequence[dict[str, Any]]) -> str:
     """One table of all parts, and where each was measured.
 
-    Args: results: contents of the parts' JSON files, in the order of `PARTS`.
+    Args: results: what `results` gives.
     """
     lines = ["| what | measured | to compare |", "| --- | --- | --- |"]
     machines: dict[str, list[str]] = {}
     for result in results:
-        for row in PARTS[result["part"]](result["settings"], result["figures"]):
+        for row in ROWS[result["part"]](result["settings"], result["figures"]):
             lines.append("| " + " | ".join(row) + " |")
         machines.setdefault(_where(result["machine"]), []).append(result["part"])
     lines.append("")
     lines += [f"- {', '.join(parts)}: {where}" for where, parts in machines.items()]
-    if left := [part for part in PARTS if part not in {result["part"] for result in results}]:
-        names = " ".join(left)
-        lines.append(f"- not measured yet: {names} (`.venv/bin/python -m benchmarks {names}`)")
+    if left := [part for part in ROWS if part not in {result["part"] for result in results}]:
+        lines.append(f"- not measured yet: {', '.join(left)}")
     return "\n".join(lines)
+
+
+def results(folder: Path) -> list[dict[str, Any]]:
+    """What was measured, in the order of `ROWS`: part, machine, settings, figures."""
+    found = [files.read_json(path) for p in PARTS if (path := folder / f"{p}.json").exists()]
+    if (path := folder / "gpu.jsonl").exists():
+        found.append(of_gpu(path.read_text("utf-8")))
+    return found
+
+
+def of_gpu(text: str) -> dict[str, Any]:
+    """The lines of `benchmarks.gpu`: of each part the last that was measured on the last card."""
+    lines = [json.loads(line) for line in text.splitlines()]
+    machine = [line for line in lines if line["part"] == "machine"][-1]
+    figures: dict[str, dict[str, Any]] = {}
+    for line in lines:
+        if line["part"] == "machine":
+            same_card = line["gpu"] == machine["gpu"]
+        elif same_card and "problem" not in line:
+            figures[line["part"]] = line
+    return {"part": "gpu", "machine": machine, "settings": {}, "figures": figures}
 
 
 def insert(text: str, of: str) -> str:
@@ -113,8 +137,34 @@ def _loader(settings: dict[str, Any], figures: dict[str, Any]) -> Iterator[Row]:
     )
 
 
-PARTS: dict[str, Callable[[dict[str, Any], dict[str, Any]], Iterator[Row]]] = {
-    "step": _step,
-    "logmel": _logmel,
-    "loader": _loader,
-}
+def _gpu(_: dict[str, Any], figures: dict[str, Any]) -> Iterator[Row]:
+    plain = next((each for part, each in figures.items() if part.startswith("plain, ")), None)
+    for part, each in figures.items():
+        kind, _, rest = part.partition(", ")
+        memory = f"{each.get('peak_memory_gib')} GiB"
+        if kind in ("step", "plain"):
+            ratio = each["samples_per_s"] / plain["samples_per_s"] if plain else None
+            yield (
+                f"{'training step' if kind == 'step' else 'plain torch.nn'} on a GPU, {rest} clips",
+                f"{each['samples_per_s']:,.0f} samples/s, {memory}, "
+                f"{each['fraction_of_product']:.0%} of bare products",
+                f"{ratio:.2f} × plain" if kind == "step" and ratio else "",
+            )
+        elif kind == "fed":
+            yield (
+                f"the same, {rest} clips, from {each['workers']} loader processes",
+                f"{each['samples_per_s']:,.0f} samples/s",
+                f"{each['without_loader']:,.0f} on one batch again and again",
+            )
+        elif kind == "embedding":
+            yield (
+                f"waveforms of 6.1 s to embeddings on a GPU, {rest} clips",
+                f"{each['clips_per_s']:,.0f} clips/s, {memory}",
+                f"{each['times_real_time']:,.0f} × real time",
+            )
+
+
+Rows = Callable[[dict[str, Any], dict[str, Any]], Iterator[Row]]
+PARTS: dict[str, Rows] = {"step": _step, "logmel": _logmel, "loader": _loader}
+"""What `python -m benchmarks` measures."""
+ROWS = PARTS | {"gpu": _gpu}

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -427,3 +428,53 @@ def test_sigterm_ends_the_command_with_the_code_that_requeues(
     newest = run_states(tmp_path, "base")[-1]
     assert newest.name == f"state-{int(step) + 1:09d}.pt"
     assert states.read(newest)["step"] == int(step) + 1
+
+
+# -------------------------------------------------------------------------------- edited code
+
+
+def edited(folder: Path, *changes: tuple[str, str, str]) -> Callable[..., Any]:
+    """A copy of the library with changed text. Returns: `matpac pretrain base` by that copy."""
+    library = Path(pretrain.__file__).parents[1]
+    shutil.copytree(library, folder / "matpac", ignore=shutil.ignore_patterns("__pycache__"))
+    for name, old, new in changes:
+        text = (folder / "matpac" / name).read_text()
+        assert old in text
+        (folder / "matpac" / name).write_text(text.replace(old, new))
+    command = [sys.executable, "-m", "matpac.cli", "pretrain", "base"]
+    places = {"cwd": folder, "env": os.environ | {"PYTHONPATH": str(folder)}}
+    return lambda *more: subprocess.run([*command, *more], capture_output=True, text=True, **places)
+
+
+@pytest.fixture
+def half_trained(project: dict, tmp_path: Path) -> Path:
+    """The state of the run ``base`` after one of its two updates."""
+    with pytest.MonkeyPatch.context() as patch:
+        do_before(patch, 0, send(signal.SIGTERM))
+        assert command.matpac("pretrain", "base") == 75
+    (state,) = run_states(tmp_path, "base")
+    return state
+
+
+def test_edited_messages_and_bars_leave_a_state_usable(half_trained: Path, tmp_path: Path) -> None:
+    done = edited(
+        tmp_path / "code",
+        ("pretraining/loop.py", "resuming at step", "going on at step"),
+        ("pretraining/loop.py", 'unit="step"', 'unit="update"'),
+        ("pretraining/logs.py", "the others are lost", "the rest is lost"),
+    )()
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "base: going on at step 1\n"
+    assert [path.parent for path in run_states(tmp_path, "base")] == [half_trained.parent] * 2
+
+
+def test_an_edited_loss_makes_a_state_another_runs(half_trained: Path, tmp_path: Path) -> None:
+    train_edited = edited(tmp_path / "code", ("method/losses.py", "2 - 2 *", "1 + 1 - 2 *"))
+    refused = train_edited("--checkpoint", str(half_trained))
+    assert refused.returncode == 1
+    assert refused.stderr == (
+        f"{half_trained}: not a state of base:\n  the library's code differs\n"
+    )
+    done = train_edited()
+    assert "base: starting afresh; 1 training state(s) of other" in done.stdout
+    assert half_trained in run_states(tmp_path, "base") and half_trained.exists()
