@@ -11,11 +11,13 @@ from typing import Any
 
 import click
 
+from matpac.cli import encoders
+
 FILE = click.Path(path_type=Path)
 
 
 class Commands(click.Group):
-    """Subcommands in the order of this file, whose errors are one message and exit code 1."""
+    """Subcommands in the order of definition, whose errors are one message and exit code 1."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """As they are defined."""
@@ -229,89 +231,8 @@ def clean() -> None:
     click.echo(f"removed {folder}")
 
 
-# ------------------------------------------------------------------------------- encoders
-
-
-@main.command()
-@click.argument("folder", type=FILE)
-@click.option("-o", "--output", type=FILE, required=True, help="The table, .parquet.")
-@click.option(
-    "--encoder",
-    help="Folder, name on the Hugging Face Hub, or published row; default: $MATPAC_ENCODER.",
-)
-@click.option("--weights", type=FILE, help="File with a published row's weights.")
-@click.option("--frames", is_flag=True, help="A row per time column.")
-@click.option("--layer", type=int, default=-1, help="0 is the first; default: the last.")
-@click.option("--device", help="cpu, cuda, ...; default: a GPU if there is one.")
-@click.option("--precision", default="float32", help="Of its products, or bfloat16, float16.")
-@click.option("--batch-size", type=int, default=16, help="Pieces encoded at once.")
-def embed(
-    folder: Path,
-    output: Path,
-    encoder: str | None,
-    weights: Path | None,
-    device: str | None,
-    precision: str,
-    **options: Any,
-) -> None:
-    """Writes the embeddings of all audio files in FOLDER and below to a Parquet table.
-
-    Files that cannot be read are listed, in the table, too.
-    """
-    from matpac.cli.embed import embed_folder, listed
-    from matpac.encoders import hub
-
-    name = hub.chosen(encoder)
-    loaded = hub.load(name, weights=weights, device=device, precision=precision)
-    found = embed_folder(loaded, folder, output, name=name, **options)
-    if bad := found.problems:
-        click.echo(f"{len(bad)} of {found.num_files} files could not be read:", err=True)
-        click.echo(listed(bad), err=True)
-    click.echo(f"{output}: {found.num_files - len(bad)} files")
-
-
-@main.command()
-@click.argument("encoder")
-@click.option("-o", "--output", type=FILE, required=True, help="The program, .pt2.")
-@click.option("--samples", type=int, help="Of a waveform; default: a whole piece.")
-def export(encoder: str, output: Path, samples: int | None) -> None:
-    """Writes an ENCODER of ours as a torch.export program."""
-    import json
-
-    from matpac.cli.export import details, save
-    from matpac.encoders import hub
-
-    loaded = hub.load(encoder, device="cpu")
-    save(loaded, output, samples)
-    click.echo(f"{output}: {json.dumps(details(loaded, samples) | {'times_s': '...'})}")
-
-
-@main.command()
-@click.argument("run")
-@click.option("-o", "--output", type=FILE, required=True, help="Folder to write.")
-@click.option("--seed", type=int, help="Of the pretraining; default: the first.")
-@click.option("--licence", default="", help='Of the weights, as the Hub has it: "mit".')
-def release(run: str, output: Path, seed: int | None, licence: str) -> None:
-    """Writes a trained RUN of the active profile as a folder for others, with a model card."""
-    from matpac.cli.release import release
-    from matpac.params import load
-
-    facts = release(run, load(), output, seed=seed, licence=licence)
-    click.echo(f"{output}: {facts['title']}, {facts['num_parameters']:,} parameters")
-    if facts["not_probed"]:
-        click.echo(f"not probed, which the card says: {', '.join(facts['not_probed'])}")
-
-
-@main.command()
-@click.argument("file", type=FILE)
-@click.argument("target", type=FILE)
-def convert(file: Path, target: Path) -> None:
-    """Reads the tensors of a torch.save FILE, executing nothing, and writes TARGET.safetensors."""
-    from matpac.encoders.statedicts import convert
-
-    left_out = convert(file, target)
-    click.echo(f"{target}: written; left out: {', '.join(left_out) or 'nothing'}")
-
+for command in encoders.COMMANDS:
+    main.add_command(command)
 
 if __name__ == "__main__":
     main()
