@@ -356,3 +356,7 @@ def test_the_page_shows_the_committed_results() -> None:
     page = (ROOT / "docs" / "performance.md").read_text("utf-8")
     shown = page.partition(BEGIN)[2].partition(END)[0].strip()
     assert shown == table(results(ROOT / "docs" / "bench"))
+    *_, measured = results(ROOT / "docs" / "bench")
+    scale = (ROOT / "docs" / "scale.md").read_text("utf-8")
+    for clips in ("256", "512", "2048 as 4 x 512"):
+        assert f"{measured['figures'][f'step, compiled, {clips}']['samples_per_s']:,.0f}" in scale

@@ -22,7 +22,7 @@ from test_states import full_disk
 
 from matpac.core import distributed, files
 from matpac.core.signals import Interrupted
-from matpac.pretraining import logs, pretrain, states
+from matpac.pretraining import logs, loop, pretrain, states
 from matpac.pretraining.loop import train
 from matpac.pretraining.run import Job
 from matpac.pretraining.trainer import Trainer
@@ -245,7 +245,7 @@ def test_a_corrupted_state_is_named(job: Job) -> None:
 
 def test_another_order_of_clips_is_refused(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     stop_before(4, job)
-    monkeypatch.setattr(pretrain, "place", lambda batches, step: {"seed": 1})
+    monkeypatch.setattr(loop, "place", lambda batches, step: {"seed": 1})
     with pytest.raises(
         ValueError, match=r"order of clips: got {'seed': 0, .*, allowed: {'seed': 1"
     ):
@@ -395,7 +395,7 @@ def test_the_command_trains_a_run(
 def test_a_signal_before_training_ends_the_command_at_once(
     project: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setattr(pretrain, "prepare", lambda job: send(signal.SIGTERM)())
+    monkeypatch.setattr(loop, "prepare", lambda job: send(signal.SIGTERM)())
     assert command.matpac("pretrain", "base") == 75
     assert capsys.readouterr().err == f"stopped by SIGTERM{GOES_ON}\n"
     assert run_states(tmp_path, "base") == []
