@@ -1,5 +1,6 @@
+# Two commands: `make repro` and `make test`. Each sets up .venv first and is safe to run again.
 # Bytecode is compiled at set-up: where Python may not write it, as in many containers, each start
-# would pay for it again. Two commands: `make repro` and `make test`. Each sets up .venv first and is safe to run again.
+# would pay for it again.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -55,7 +56,7 @@ test-encoders: setup ## Encoders from other packages, in environments of their o
 	done; printf "$$results"; exit $$status
 
 soak: setup         ## Long tests: kills training many times
-	MATPAC_SOAK=1 $(BIN)/python -m pytest tests/test_soak.py tests/test_trainer.py tests/test_wheel.py
+	MATPAC_SOAK=1 $(BIN)/python -m pytest tests/pretraining/test_soak.py tests/pretraining/test_trainer.py tests/test_wheel.py
 
 esc10: setup        ## Pretrains and probes on real recordings: make esc10 FOLDER=/path/to/ESC-10
 	@test -d "$(FOLDER)/audio" || { echo 'FOLDER: got "$(FOLDER)", needed: a folder with audio/ and meta/esc10.csv'; exit 1; }
