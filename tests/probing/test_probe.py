@@ -20,6 +20,7 @@ from matpac.pretraining.trainer import Trainer
 from matpac.probing import embedders, metrics, probe, rows
 from matpac.probing.config import EncoderConfig
 from matpac.probing.fewshot import few_shot
+from matpac.probing.identity import identity
 from matpac.probing.knn import knn
 from matpac.probing.rows import Features, list_features
 
@@ -44,7 +45,7 @@ def alone(encoder: AudioEncoder, store: Store) -> np.ndarray:
 
 
 def test_the_random_encoder_is_the_base_run_before_its_first_update(params) -> None:
-    ours = rows.random_encoder(params)
+    ours = rows.random_encoder(params, params.pretrain.seed)
     index = files.read_json(paths.small(params) / "logmel" / "pretraining.json")
     mean, std = (index["normalisation"][name] for name in ("mean", "std"))
     started = Trainer(config.resolve(params, "base"), 80, mean=mean, std=std).student
@@ -58,6 +59,16 @@ def test_the_random_encoder_is_the_base_run_before_its_first_update(params) -> N
         for name, tensor in ours.encoder.state_dict().items()
     ]
     assert not any(same), "training changes every tensor"
+
+
+def test_random_initialisation_may_have_several_seeds(params) -> None:
+    found = list_features(with_encoder(kind="random", seeds=[0, 1]), "x")
+    assert [each.seed for each in found] == [0, 1]
+    first, second = (identity(each.encoder) for each in found)
+    assert first == identity(list_features(params, "random")[0].encoder) != second
+    for wrong in ({"kind": "logmel_statistics", "seeds": [0]}, {"kind": "random", "seeds": [1, 1]}):
+        with pytest.raises(ValueError, match="allowed: of the kind random, each once"):
+            with_encoder(**wrong)
 
 
 def test_likelihoods_become_labels_at_one_half_and_nan_stays() -> None:
