@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from matpac.reporting.paper import TABLE1
+from matpac.reporting.statistics import FEWEST_SEEDS
 
 NAMES = {task: dataset["name"] for task, dataset in TABLE1.items()}
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -155,6 +156,9 @@ def interval_note(means: pd.DataFrame, rows: Sequence[RowSpec]) -> str:
             return "One repeat of the probe: no interval can be given."
         return f"{what} over {probe}pretraining."
     named = ", ".join(f"{label} ({n})" for label, n in seeds.items())
+    few = [n for n in seeds.values() if n < FEWEST_SEEDS]
+    if few and len(seeds) > 1:
+        over += ", where there are two with the spread of all these rows"
     if not repeats:
         return f"{what} over {over}: {named}."
     return f"{what}: of {named} over {over}; of the others over {probe}pretraining."

@@ -3,8 +3,9 @@
 The unit is the pretraining seed. Where a run has several, the probe's repeats are averaged within
 each, and the interval is Student's t over the seeds: it covers another pretraining. With one seed
 it is over the repeats, as in the paper, and covers what they vary (the probe's initial weights, the
-order of its batches, a drawn validation part). A k-fold task's score is the mean over its folds; an
-average over tasks is taken within the unit.
+order of its batches, a drawn validation part). Two seeds say little of their spread (Student's t is
+12.7), so rows with two have that of all rows with several, pooled. A k-fold task's score is the
+mean over its folds; an average over tasks is taken within the unit.
 
 Scores are a tidy frame: one row per (encoder, task, fold, repeat) and, optionally, pretraining
 ``seed``; ``score`` in [0, 1].
@@ -22,6 +23,7 @@ CONFIDENCE = 0.95
 MARGIN = 0.01  # of what counts as the same score as the paper's
 PAPERS_REPEATS = 5
 ROUNDED = 0.0005  # half of the paper's last digit
+FEWEST_SEEDS = 3  # that are judged by their own spread
 KEY = ["encoder", "task", "seed", "fold", "repeat"]
 
 
@@ -75,14 +77,16 @@ def summary(scores: pd.DataFrame) -> pd.DataFrame:
     """Mean and interval per (encoder, task), in order of appearance.
 
     Returns: columns ``encoder, task, mean, ci95``, ``unit`` ("seeds" or "repeats"), ``n`` of them,
-        and ``seeds``, the mean of each pretraining seed; scores in [0, 1].
+        ``freedom`` (degrees of it, of the standard deviation), and ``seeds``, the mean of each
+        pretraining seed; scores in [0, 1].
     Raises: ValueError as ``repeat_scores``.
     """
     units = repeat_scores(scores)
-    return pd.DataFrame(
+    rows = pd.DataFrame(
         {"encoder": encoder, "task": task, **_describe(part)}
         for (encoder, task), part in units.groupby(["encoder", "task"], sort=False)
     )
+    return _pooled(rows, rows["task"])
 
 
 def average(scores: pd.DataFrame, tasks: Sequence[str]) -> pd.DataFrame:
@@ -109,7 +113,8 @@ def average(scores: pd.DataFrame, tasks: Sequence[str]) -> pd.DataFrame:
             )
         per_unit = per_unit["mean"].rename("score").reset_index()
         rows.append({"encoder": encoder, **_describe(per_unit)})
-    return pd.DataFrame(rows)
+    found = pd.DataFrame(rows)
+    return _pooled(found, np.zeros(len(found)))
 
 
 def _describe(units: pd.DataFrame) -> dict[str, object]:
@@ -122,8 +127,25 @@ def _describe(units: pd.DataFrame) -> dict[str, object]:
         "ci95": interval(values),
         "unit": "seeds" if several else "repeats",
         "n": len(values),
+        "freedom": len(values) - 1,
         "seeds": tuple(seeds),
     }
+
+
+def _pooled(rows: pd.DataFrame, by: Sequence[object] | np.ndarray | pd.Series) -> pd.DataFrame:
+    """Gives rows of few seeds the spread of all rows with several, as an analysis of variance does.
+
+    Args: by: what has a spread of its own, such as the task, of each row.
+    """
+    several = rows[rows["unit"] == "seeds"]
+    for _, part in several.groupby(np.asarray(by)[several.index]):
+        squares = part["seeds"].map(lambda seeds: float(np.square(seeds - np.mean(seeds)).sum()))
+        freedom = int(part["freedom"].sum())
+        few = part.index[part["n"] < FEWEST_SEEDS]
+        error = math.sqrt(squares.sum() / freedom) / np.sqrt(rows.loc[few, "n"])
+        rows.loc[few, "ci95"] = quantile(freedom) * error
+        rows.loc[few, "freedom"] = freedom
+    return rows
 
 
 def verdict(measured: pd.Series, reported: Reported) -> str:
@@ -142,7 +164,8 @@ def verdict(measured: pd.Series, reported: Reported) -> str:
     # What reads 0.0 may be just below 0.05.
     half = max(reported.ci95 / 100, ROUNDED)
     paper = reported.mean / 100, _deviation(half, PAPERS_REPEATS), PAPERS_REPEATS
-    deviation, n = _deviation(measured["ci95"], measured["n"]), measured["n"]
+    n = measured["n"]
+    deviation = _deviation(measured["ci95"], n, measured["freedom"])
 
     def p_value(shift: float, side: str) -> float:
         ours = measured["mean"] + shift, deviation, n
@@ -154,6 +177,6 @@ def verdict(measured: pd.Series, reported: Reported) -> str:
     return "different" if p_value(0.0, "two-sided") < level else "open"
 
 
-def _deviation(half_width: float, n: int) -> float:
-    """Standard deviation of n values whose mean has this interval."""
-    return half_width * math.sqrt(n) / quantile(n - 1)
+def _deviation(half_width: float, n: int, freedom: int | None = None) -> float:
+    """Standard deviation of n values whose mean has this interval. Args: freedom: None: n - 1."""
+    return half_width * math.sqrt(n) / quantile(freedom or n - 1)

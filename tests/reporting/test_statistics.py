@@ -50,6 +50,26 @@ def test_folds_are_averaged_within_a_repeat_before_the_interval() -> None:
     assert row["ci95"] == pytest.approx(12.706 * 0.05, rel=1e-4)
 
 
+def test_two_seeds_have_the_spread_of_all_rows_with_several() -> None:
+    of_seeds = {"base": [0.4, 0.5, 0.6], "two": [0.40, 0.44], "one": [0.7]}
+    scores = pd.concat(
+        frame([(name, "a", 0, r, score + 0.01 * r) for r in (-1, 1)]).assign(seed=seed)
+        for name, each in of_seeds.items()
+        for seed, score in enumerate(each)
+    )
+    for found in (summary(scores), average(scores, ["a"])):
+        rows = found.set_index("encoder")
+        # Sums of squares 0.02 and 0.0008, 2 + 1 degrees of freedom, of which t is 3.182.
+        pooled = math.sqrt(0.0208 / 3)
+        assert rows.loc["two", "ci95"] == pytest.approx(3.182 * pooled / math.sqrt(2), rel=1e-3)
+        assert rows.loc["base", "ci95"] == pytest.approx(4.303 * 0.1 / math.sqrt(3), rel=1e-3)
+        assert rows.loc["one", "unit"] == "repeats" and rows.loc["one", "freedom"] == 1
+        assert rows["freedom"].to_list() == [2, 3, 1]
+    # Alone there is nothing to pool with.
+    (alone,) = average(scores[scores["encoder"] == "two"], ["a"])["ci95"]
+    assert alone == pytest.approx(12.706 * 0.02, rel=1e-3)
+
+
 def test_average_is_taken_within_each_repeat() -> None:
     # Two tasks that move against each other: the average does not move at all.
     scores = frame(
@@ -122,7 +142,10 @@ def test_a_seed_that_deviates_widens_the_interval() -> None:
 def test_is_it_the_papers_score(
     mean: float, ci95: float, n: int, reported: Reported, expected: str
 ) -> None:
-    assert verdict(pd.Series({"mean": mean, "ci95": ci95, "n": n}), reported) == expected
+    assert (
+        verdict(pd.Series({"mean": mean, "ci95": ci95, "n": n, "freedom": n - 1}), reported)
+        == expected
+    )
 
 
 def test_equivalence_is_two_one_sided_welch_tests() -> None:
@@ -139,6 +162,7 @@ def test_equivalence_is_two_one_sided_welch_tests() -> None:
         welch = both.ttest_ind(usevar="unequal")[1]
         expected = "equivalent" if tost < 0.05 else "different" if welch < 0.05 else "open"
         row = pd.Series({"mean": ours.mean() / 100, "ci95": 0.6 * half / 100, "n": 5})
+        row["freedom"] = 4
         assert verdict(row, Reported(85.3, 0.3 * half)) == expected
         found.add(expected)
     assert found == {"equivalent", "open", "different"}

@@ -63,7 +63,9 @@ def test_several_seeds_stand_in_the_table() -> None:
     ) in table.notes[0]
     assert "pretraining seeds" not in second(results()).notes[0]
     every = second(results(scores(seeds=2))).notes[0]
-    assert every.endswith(f"each: MATPAC (2), w/o classification (2), {ROWS[5].label} (2).")
+    assert every.endswith(
+        f"spread of all these rows: MATPAC (2), w/o classification (2), {ROWS[5].label} (2)."
+    )
 
 
 def test_reported_rows_stand_apart_and_say_so() -> None:
