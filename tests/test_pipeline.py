@@ -131,7 +131,7 @@ def test_a_second_repro_runs_nothing(project: Path) -> None:
 
 
 def test_switching_profiles_and_back_runs_nothing(project: Path) -> None:
-    use = [sys.executable, "-m", "matpac.params.profiles"]
+    use = [sys.executable, "-m", "matpac.cli.main", "use"]
     for profile, stages in (("paper", {"pretrain@paper-base"}), ("mini", {"probe@mini-alpha1"})):
         subprocess.run([*use, profile], cwd=project, check=True, env=dvc_environment())
         assert stages <= set(dvc(project, "stage", "list", "--name-only").split())
@@ -208,7 +208,7 @@ def test_another_encoder_is_probed_and_other_weights_of_it_are_noticed(project: 
     pd.testing.assert_frame_equal(*scores)
     assert "| Earlier | elsewhere |" in (project / "figures/mini/table2.md").read_text()
     shutil.copytree(trained / "alpha1/seed_0", weights, dirs_exist_ok=True)
-    command = [sys.executable, "-m", "matpac.data.sources"]
+    command = [sys.executable, "-m", "matpac.cli.main", "sources"]
     subprocess.run(command, cwd=project, env=dvc_environment(), check=True)
     stale = json.loads(dvc(project, "status", "--json"))
     assert {name for name in stale if name.startswith(("pretrain", "probe"))} == {

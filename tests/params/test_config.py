@@ -420,7 +420,7 @@ def test_a_key_given_twice_is_an_error(tmp_path: Path) -> None:
     """YAML itself would let the second run of a name replace the first in silence."""
     text = (Path(__file__).parents[2] / "params.yaml").read_text()
     (tmp_path / "params.yaml").write_text(text.replace("  k512:", "  k32:"))
-    with pytest.raises(ValueError, match="line 100: the key 'k32' a second time"):
+    with pytest.raises(ValueError, match=r"line \d+: the key 'k32' a second time"):
         load(tmp_path / "params.yaml")
 
 
