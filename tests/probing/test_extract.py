@@ -239,5 +239,6 @@ def test_neither_embedding_nor_probing_holds_all_embeddings_in_memory(tmp_path: 
     extracting, probing, embeddings = (int(megabytes) for megabytes in done.stdout.split())
     assert embeddings == 229
     # A part is 8 MB; five problems evaluate 1,024 clips each at once in 20 MB,
-    # and neighbours are looked for among 1,024 clips for as many.
-    assert extracting < 60 and probing < 100
+    # and neighbours are looked for among 1,024 clips for as many: 80 to 130 MB as they overlap with
+    # what the allocator keeps. A part held in float32 would be 115, all of them 458.
+    assert extracting < 60 and probing < 180
