@@ -8,9 +8,10 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Sequence
-from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import joblib
@@ -42,22 +43,23 @@ def train_all(jobs: Sequence[Job]) -> list[dict[str, Any]]:
     if count == 1:
         processes = distributed.num_processes(jobs[0].run.pretrain.batch_size)
         return [distributed.launch(train, job, num_processes=processes) for job in jobs]
-    before = set(multiprocessing.active_children())
-    with (
-        ProcessPoolExecutor(
-            count, mp_context=unforked(__name__), initializer=follow_the_parent
-        ) as pool,
-        interruption() as interrupted,
-    ):
-        futures = [pool.submit(_in_turn, jobs[n::count]) for n in range(count)]
-        running = set(futures)
+    # A pool for each, so that a process that has ended, or dies, is no other's affair.
+    with ExitStack() as pools, interruption() as interrupted:
+        children: dict[Future, BaseProcess] = {}
+        for n in range(count):
+            pool = ProcessPoolExecutor(1, mp_context=unforked(__name__), initializer=_deaf)
+            before = set(multiprocessing.active_children())
+            future = pools.enter_context(pool).submit(_in_turn, jobs[n::count])
+            children[future] = (set(multiprocessing.active_children()) - before).pop()
+        running = set(children)
         while running:
-            done, running = wait(running, timeout=1, return_when=FIRST_EXCEPTION)
-            if interrupted() or any(future.exception() for future in done):
+            _, running = wait(running, timeout=1, return_when=FIRST_EXCEPTION)
+            if interrupted() or any(each.exception() for each in set(children) - running):
                 # Again each second: what a process gets before it trains goes unheard.
-                for child in set(multiprocessing.active_children()) - before:
+                for future in running:
                     with suppress(ProcessLookupError):
-                        os.kill(child.pid, interrupted() or signal.SIGTERM)
+                        os.kill(children[future].pid, interrupted() or signal.SIGTERM)
+    futures = list(children)
     errors = [error for future in futures if (error := future.exception())]
     if errors:
         raise _cause(errors, interrupted())
@@ -65,10 +67,22 @@ def train_all(jobs: Sequence[Job]) -> list[dict[str, Any]]:
     return [results[n % count][n // count] for n in range(len(jobs))]
 
 
+def _deaf() -> None:
+    """In a new process: signals are heard while it trains, not while it starts or answers."""
+    follow_the_parent()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
 def _in_turn(jobs: Sequence[Job]) -> list[dict[str, Any]]:
     """In a process of its own."""
-    with raising():
-        return [train(job) for job in jobs]
+    try:
+        with raising():
+            return [train(job) for job in jobs]
+    except Interrupted as stopped:
+        first: BaseException = stopped
+        while first.__context__:  # told again while it stopped
+            first = first.__context__
+        raise first from None
 
 
 def _cause(errors: Sequence[BaseException], signal_number: int) -> BaseException:
