@@ -4,8 +4,9 @@ The difference of two rows varies for two reasons: another pretraining (with one
 repeat of the probe) and other test recordings. How much each clip changes a score is known, so that
 what a bootstrap over recordings and seeds would draw is had in closed form, as in an analysis of
 variance of the two: nothing is drawn, and a few seeds are judged by Student's t. (Drawing three or
-five seeds with replacement gives intervals that are too narrow: docs/tables.md.) Tests of one row
-on several tasks are adjusted by Holm's method.
+five seeds with replacement gives intervals that are too narrow: docs/tables.md.) Two seeds say
+little of their spread, so rows with two have that of all rows, pooled, as in
+`matpac.reporting.statistics`. Tests of one row on several tasks are adjusted by Holm's method.
 
 Shapes: N test clips, C labels, P clips with a label, R recordings, U seeds or repeats.
 """
@@ -18,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from matpac.reporting.statistics import CONFIDENCE, quantile, repeat_scores
+from matpac.reporting.statistics import CONFIDENCE, FEWEST_SEEDS, quantile, repeat_scores
 
 AVERAGE = "average"
 
@@ -73,7 +74,8 @@ class Comparisons:
         changes = [self._apart(encoder, other, task, apart.index) for task in tasks]
         changes = pd.concat([of_task / len(tasks) for of_task in changes])
         if several:
-            return crossed(apart.mean(axis=1), changes.T.groupby("seed").mean().T)
+            spread = self._pooled(tasks) if len(apart) < FEWEST_SEEDS else None
+            return crossed(apart.mean(axis=1), changes.T.groupby("seed").mean().T, spread)
         return crossed(apart.iloc[0], changes)
 
     def by_task(self, encoder: str, other: Mapping[str, str]) -> dict[str, Difference]:
@@ -100,6 +102,12 @@ class Comparisons:
         scores = self._of_repeats
         own = scores[(scores["encoder"] == encoder) & scores["task"].isin(tasks)]
         return own.pivot_table(index="seed", columns="repeat", values="score", aggfunc="mean")
+
+    def _pooled(self, tasks: Sequence[str]) -> tuple[float, int]:
+        """Variance of the difference of two rows with one seed each, and its degrees of freedom."""
+        of_encoders = [self._repeats(name, tasks).mean(axis=1) for name in self.predictions]
+        freedom = sum(len(seeds) - 1 for seeds in of_encoders)
+        return 2 * sum(((each - each.mean()) ** 2).sum() for each in of_encoders) / freedom, freedom
 
     def _apart(self, encoder: str, other: str, task: str, seeds: pd.Index) -> pd.DataFrame:
         """What each recording of a task adds to the difference: (R, seeds and repeats)."""
@@ -166,7 +174,9 @@ def _repeated(scores: pd.DataFrame, seeds: pd.Index) -> pd.DataFrame:
     return pd.DataFrame(np.repeat(scores.to_numpy(), len(seeds), 0), seeds, scores.columns)
 
 
-def crossed(units: pd.Series, changes: pd.DataFrame) -> Difference:
+def crossed(
+    units: pd.Series, changes: pd.DataFrame, spread: tuple[float, int] | None = None
+) -> Difference:
     """Mean difference whose interval covers other units and other recordings.
 
     Its variance is that of a two-way analysis: between units, plus between recordings, minus what
@@ -175,6 +185,7 @@ def crossed(units: pd.Series, changes: pd.DataFrame) -> Difference:
     Args:
         units: the difference of each seed or repeat, (U,).
         changes: what each recording adds to it, (R, U); columns sum to 0.
+        spread: variance of a unit and its degrees of freedom, if better known than from ``units``.
     """
     from scipy.stats import t
 
@@ -183,9 +194,13 @@ def crossed(units: pd.Series, changes: pd.DataFrame) -> Difference:
     value = float(units.mean())
     of_recordings = apart.mean(axis=1, keepdims=True)
     free = np.array([num_units - 1, num_recordings - 1, (num_units - 1) * (num_recordings - 1)])
+    variance, free[0] = spread or (
+        units.var(ddof=0) * num_units / max(num_units - 1, 1),
+        num_units - 1,
+    )
     squares = np.array(
         [
-            num_recordings * np.square(units - value).sum(),
+            num_recordings * free[0] * variance,
             num_units * np.square(of_recordings).sum(),
             np.square(apart - of_recordings).sum(),
         ]

@@ -59,12 +59,28 @@ def test_a_difference_by_hand() -> None:
     }
     found = comparisons(tables).difference("run", "base", ["a"])
     # By recording and seed 1 once, else 0: an analysis of variance has mean squares 1/8 between
-    # seeds (one degree of freedom), recordings (three) and of the rest (three); the variance of the
-    # mean of eight is (1/8 + 1/8 - 1/8) / 8.
-    total, freedom = 1 / 64, 1 / (1 + 1 / 3 + 1 / 3)
+    # seeds, recordings (three degrees of freedom) and of the rest (three); the variance of the
+    # mean of eight is (1/8 + 1/8 - 1/8) / 8. Between two seeds the spread is that of both rows,
+    # with a degree of freedom each: scores 1/2, 1/2 and 3/4, 1/2 happen to give the same 1/8.
+    total, freedom = 1 / 64, 1 / (1 / 2 + 1 / 3 + 1 / 3)
     assert found.value == pytest.approx(1 / 8)
     assert found.ci95 == pytest.approx(stats.t.ppf(0.975, freedom) * total**0.5)
     assert found.p == pytest.approx(2 * stats.t.sf(0.125 / total**0.5, freedom))
+
+
+def test_two_seeds_have_the_spread_of_all_rows() -> None:
+    def rows(*right: float, num_clips: int = 1000) -> pd.DataFrame:
+        told = [np.arange(num_clips) < num_clips * each for each in right]
+        return pd.concat([predictions(each, seed=s) for s, each in enumerate(told)])
+
+    tables = {"base": rows(0.5, 0.5, 0.6, 0.6), "run": rows(0.6, 0.6), "other": rows(0.3, 0.7)}
+    found = comparisons(tables).difference("run", "base", ["a"])
+    # Squares 0.01, 0 and 0.08 with 3, 1 and 1 degrees of freedom; recordings add less than a point.
+    between = 2 * (0.01 + 0 + 0.08) / 5
+    assert found.ci95 == pytest.approx(stats.t.ppf(0.975, 5) * (between / 2) ** 0.5, rel=0.02)
+    assert not found.significant
+    seeds_of_three = comparisons(tables | {"run": rows(0.6, 0.6, 0.7)})
+    assert seeds_of_three.difference("run", "base", ["a"]).ci95 < 0.05
 
 
 def test_variances_are_those_of_an_analysis_of_variance() -> None:
