@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import ModelCard, ModelHubMixin, hf_hub_download
+from huggingface_hub import ModelCard, ModelHubMixin, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from matpac.core import files
+from matpac.encoders import heads, vit
 from matpac.encoders import weights as published
 from matpac.encoders.frozen import CONFIG, WEIGHTS, load_encoder, save_encoder
 from matpac.encoders.interface import PRECISIONS, Precision, WaveEncoder
@@ -47,6 +48,8 @@ class Pretrained(
 
     def _save_pretrained(self, save_directory: Path) -> None:
         save_encoder(self.net, save_directory, reflect=self.reflect)
+        for name, head in self.heads.items():
+            head.save(save_directory / heads.FOLDER / f"{name}.safetensors")
 
     @classmethod
     def _from_pretrained(
@@ -69,13 +72,21 @@ class Pretrained(
                 "local_files_only": local_files_only,
                 "token": token,
             }
-            for name in (CONFIG, WEIGHTS):
-                folder = Path(hf_hub_download(model_id, name, **asked)).parent
+            wanted = [CONFIG, WEIGHTS, f"{heads.FOLDER}/*.safetensors"]
+            folder = Path(snapshot_download(model_id, allow_patterns=wanted, **asked))
+        told = files.read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
+        if "model_type" in told or "auto_map" in told:  # transformers', as the authors' own are
+            theirs = vit.of_tensors(folder / WEIGHTS)
+            encoder = cls(theirs.net, reflect=theirs.reflect)
+            encoder.heads = theirs.heads
+            return encoder
         net = load_encoder(folder)
         try:
-            encoder = cls(net, reflect=files.read_json(folder / CONFIG).get("reflect", 0))
+            encoder = cls(net, reflect=told.get("reflect", 0))
         except (ValueError, TypeError, ArithmeticError, RuntimeError) as error:
             raise ValueError(f"{folder / CONFIG}: front_end: {error}") from error
+        for name, head in heads.load_all(folder).items():
+            encoder.add_head(name, head)
         if (folder / CARD).is_file():
             encoder.card = (folder / CARD).read_text("utf-8")
         return encoder
@@ -85,6 +96,7 @@ def load(
     source: str | PathLike[str],
     *,
     weights: str | PathLike[str] | None = None,
+    head: str | PathLike[str] | None = None,
     device: str | torch.device | None = None,
     precision: Precision = "float32",
     revision: str | None = None,
@@ -96,6 +108,9 @@ def load(
             Hub, "owner/name" or "owner/name@revision"; or a published row of Table II
             (`matpac.encoders.published`).
         weights: of a published row, its file; None: fetched once and kept.
+        head: for `WaveEncoder.label`, besides those in the encoder's folder: a file that the
+            ``probe`` stage or ``release`` wrote, a published probe (a file named as its task), or
+            the name of one that was published for this row (``docs/labels.md``).
         device: None: the first GPU if there is one, else the CPU.
         precision: of its products; float32 gives the same numbers everywhere, to rounding.
         revision: of a model on the Hub: branch, tag or commit.
@@ -113,6 +128,12 @@ def load(
             stacklevel=2,
         )
     encoder = _load(source, weights, revision)
+    if head is not None:
+        path = Path(head)
+        if str(source) in ROWS and str(head) in ROWS[str(source)].probes:
+            path = published.obtain_probe(str(source), str(head))
+        read = heads.load if path.suffix == ".safetensors" else heads.of_probe
+        encoder.add_head(path.stem, read(path))
     encoder.precision = precision
     return encoder.to(device)
 

@@ -10,11 +10,12 @@ Shapes: B pieces of equal length, S samples, n time columns, D embedding size, N
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from itertools import chain
 from os import PathLike
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 
 from matpac.audio import finding
 from matpac.audio.chunking import Audio, pieces
+from matpac.encoders.heads import Activation, Head
 from matpac.encoders.pooling import Piece, encoded, mean
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -60,6 +62,8 @@ class WaveEncoder(nn.Module, ABC):
     """How many layers `columns` can give."""
     precision: Precision = "float32"
     """Of the encoder's products in `embed` (autocast)."""
+    heads: Mapping[str, Head] = MappingProxyType({})
+    """By name, for `label`."""
 
     @abstractmethod
     def columns(self, waves: Tensor, *, layer: int = -1) -> Tensor:
@@ -117,6 +121,61 @@ class WaveEncoder(nn.Module, ABC):
         if frames:
             return results
         return torch.stack(results) if results else torch.zeros(0, self.width)
+
+    def label(
+        self,
+        source: Audio | Iterable[Audio],
+        *,
+        head: str | None = None,
+        top: int | None = 5,
+        present: bool = False,
+        activation: Activation | None = None,
+        sample_rate: int | None = None,
+        frames: bool = False,
+        batch_size: int = 16,
+    ) -> Any:
+        """What is to be heard: labels with their probabilities, the most probable first.
+
+        Args:
+            source, sample_rate, batch_size: as of `embed`.
+            head: which of `heads`; None: the only one.
+            top, present, activation: as of `matpac.encoders.heads.Head.labels`.
+            frames: True: the labels of every time column.
+        Returns: for a clip a dictionary from label to probability, or with ``frames`` a list of
+            (seconds to the column's centre, such a dictionary); for a list a list of these; for a
+            folder a dictionary from path to these.
+        Raises: as `embed`; ValueError naming the heads that there are.
+        """
+        chosen = self.head(head)
+
+        def told(found: Tensor | Frames) -> Any:
+            options = {"top": top, "present": present, "activation": activation}
+            if isinstance(found, Tensor):
+                return chosen.labels(found, **options)
+            columns = zip(found.times.tolist(), found.embeddings, strict=True)
+            return [(time_s, chosen.labels(column, **options)) for time_s, column in columns]
+
+        found = self.embed(source, sample_rate=sample_rate, frames=frames, batch_size=batch_size)
+        if isinstance(found, dict):
+            return {path: told(each) for path, each in found.items()}
+        several = isinstance(found, list) or (isinstance(found, Tensor) and found.ndim == 2)
+        return [told(each) for each in found] if several else told(found)
+
+    def head(self, name: str | None = None) -> Head:
+        """One of `heads`. Args: name: None: the only one. Raises: ValueError naming all."""
+        if name is None and len(self.heads) == 1:
+            return next(iter(self.heads.values()))
+        if name not in self.heads:
+            there = ", ".join(self.heads) or "none; matpac.load(..., head=FILE) brings one"
+            raise ValueError(f"head: got {name!r}, allowed: {there}")
+        return self.heads[name]
+
+    def add_head(self, name: str, head: Head) -> None:
+        """Adds one to `heads`. Raises: ValueError if it is of embeddings of another size."""
+        if head.weight.shape[1] != self.width:
+            got = head.weight.shape[1]
+            raise ValueError(f"head {name}: got one of {got} numbers, allowed: {self.width}")
+        self.heads = {**self.heads, name: head}
 
     def check(self, *, layer: int = -1, batch_size: int = 1) -> None:
         """Raises: ValueError saying what is allowed for arguments that `embed` does not take."""

@@ -31,24 +31,40 @@ class Row:
     """Of this package, to be installed; "": none."""
     member: str = ""
     """Of a zip archive, the file with the weights."""
+    probes: tuple[str, ...] = ()
+    """Tasks of which a linear probe was published, in `probes_folder` of `PROBES`."""
+    probes_folder: str = ""
     reported: str | None = None
     """Name of its row in Table II as the paper reports it, where that is certain."""
 
     @property
     def source(self) -> Source:
         """For the download."""
-        kind = "zip" if self.member else "file"
-        archive = Archive(self.file.name, kind, (self.file,), unpacked_bytes=2_000_000_000)
-        by_hand = f"Download {self.file.name} from the page of {self.title}."
-        return Source(self.title, self.page, self.licence, self.citation, (archive,), by_hand)
+        return _source(self.title, self.page, self.licence, self.citation, self.file, self.member)
+
+
+def _source(
+    title: str, page: str, licence: str, citation: str, file: File, member: str = ""
+) -> Source:
+    """Args: member: not "" for an archive."""
+    archive = Archive(file.name, "zip" if member else "file", (file,), unpacked_bytes=2_000_000_000)
+    by_hand = f"Download {file.name} from the page of {title}."
+    return Source(title, page, licence, citation, (archive,), by_hand)
 
 
 def _row(described: dict[str, Any]) -> Row:
     """Lists of the data are the tuples that `File` wants."""
     file = {k: tuple(v) if isinstance(v, list) else v for k, v in described["file"].items()}
-    return Row(**described | {"file": File(**file)})
+    return Row(**described | {"file": File(**file), "probes": tuple(described.get("probes", ()))})
 
 
 _DATA = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text("utf-8"))
 ROWS: dict[str, Row] = {name: _row(described) for name, described in _DATA["rows"].items()}
 """All of them, by name."""
+_OF_PROBES = _DATA["probes"]
+PROBES = _source(
+    *(_OF_PROBES[name] for name in ("title", "page", "licence", "citation")),
+    File(_OF_PROBES["name"], tuple(_OF_PROBES["urls"])),
+    member="all",
+)
+"""The archive of published probes."""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from matpac.audio.logmel import LogMel
-from matpac.encoders import released, statedicts
+from matpac.encoders import heads, released, statedicts
 from matpac.encoders.frozen import AudioEncoder
 from matpac.encoders.interface import WaveEncoder
 from matpac.method.config import ModelConfig
@@ -116,19 +116,65 @@ class ViTEncoder(WaveEncoder):
         return (middles * front_end.hop + front_end.window / 2) / front_end.sample_rate
 
 
-def make(weights: Path | None, *, release: str = "matpac", **sizes: int) -> ViTEncoder:
+def make(
+    weights: Path | None, *, release: str = "matpac", head: bool = False, **sizes: int
+) -> ViTEncoder:
     """A published encoder.
 
     Args:
         weights: the published file, or what `matpac.encoders.statedicts` made of it; None: random.
         release: whose checkpoint it is, matpac (MATPAC++ too) or m2d.
+        head: with the AudioSet head that the file holds, for `WaveEncoder.label`.
         sizes: those of `SIZES` that differ; crop_frames is 992 after fine-tuning on AudioSet.
     Raises: FileNotFoundError; ValueError naming every tensor that does not fit.
     """
     if release not in RELEASES:
         raise ValueError(f"release: got {release!r}, allowed: {', '.join(RELEASES)}")
+    state = {} if weights is None else statedicts.read_state(weights)
+    return _made(state, weights, release, head=head, **sizes)
+
+
+def of_tensors(weights: Path) -> ViTEncoder:
+    """An encoder in the released naming, whatever its size, under whatever prefix.
+
+    So are the authors' models on the Hugging Face Hub, whose code is not run: what the tensors are
+    called tells what they are, their shapes the sizes. Heads of the transformer are 64 wide.
+
+    Raises: as `make`.
+    """
+    state = _unprefixed(statedicts.read_state(weights))
+    try:
+        width, _, patch, _ = state["patch_embed.proj.weight"].shape
+        rows = FRONT_END["num_mels"] // patch
+        sizes = {
+            "encoder_width": width,
+            "patch_size": patch,
+            "crop_frames": (state["pos_embed"].shape[-2] - 1) // rows * patch,
+            "encoder_heads": max(1, width // 64),
+        }
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{weights}: no tensors of an encoder of the authors': {error}") from None
+    blocks = {int(name.split("blocks.")[1].split(".")[0]) for name in state if "blocks." in name}
+    sizes["encoder_depth"] = len(blocks)
+    return _made(state, weights, "matpac", head="head_norm.running_mean" in state, **sizes)
+
+
+def _unprefixed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Without what wrappers put before the names of the encoder and of its head."""
+    marks = ("patch_embed.proj.weight", "head_norm.running_mean")
+    prefixes = {name.removesuffix(mark) for name in state for mark in marks if name.endswith(mark)}
+    return {
+        name.removeprefix(max(filter(name.startswith, prefixes), key=len, default="")): tensor
+        for name, tensor in state.items()
+    }
+
+
+def _made(
+    whole: Mapping[str, Tensor], weights: Path | None, release: str, *, head: bool, **sizes: int
+) -> ViTEncoder:
+    """The encoder with the tensors of a file; without a file as it was drawn."""
     known = RELEASES[release]
-    state = {} if weights is None else _encoder_part(statedicts.read_state(weights), known)
+    state = _encoder_part(whole, known)
     mean, std = known.mean, known.std
     if release == "m2d" and STATISTICS in state:
         found = state.pop(STATISTICS).flatten().tolist()
@@ -138,9 +184,12 @@ def make(weights: Path | None, *, release: str = "matpac", **sizes: int) -> ViTE
     net = AudioEncoder(
         ModelConfig.model_validate(SIZES | sizes), dict(FRONT_END), mean=mean, std=std
     )
+    encoder = ViTEncoder(net, reflect=known.reflect)
     if weights is not None:
         released.load_released(net, state, weights)
-    return ViTEncoder(net, reflect=known.reflect)
+        if head:
+            encoder.add_head("audioset", heads.of_audioset(whole, net.patches.rows, str(weights)))
+    return encoder
 
 
 def _encoder_part(state: Mapping[str, Tensor], release: Release) -> dict[str, Tensor]:

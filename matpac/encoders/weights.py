@@ -7,8 +7,9 @@ import os
 from importlib import import_module
 from pathlib import Path
 
+from matpac.data.catalogue import Source
 from matpac.encoders.interface import WaveEncoder
-from matpac.encoders.published import ROWS
+from matpac.encoders.published import PROBES, ROWS
 
 OTHERWISE = "or give its path: weights in params.yaml, or matpac.load(..., weights=...)."
 
@@ -37,16 +38,34 @@ def obtain(name: str, mirror: str | None = None) -> Path:
     Raises: FileNotFoundError telling what went wrong at each address and what the user can do;
         OSError; ValueError for wrong or hostile files.
     """
-    # Only those who download need what it takes.
-    from matpac.data.download import fetch_archives
-    from matpac.data.http_cache import Shelf
-
-    row, folder = ROWS[name], _cache() / name
-    fetch_archives(Shelf(name, row.source, folder, mirror, None, OTHERWISE), folder, keep=False)
+    row = ROWS[name]
+    folder = _fetched(name, row.source, mirror)
     path = folder / (row.member or row.file.name)
     if not path.is_file():
         raise FileNotFoundError(f"{name}: {row.file.name} holds no {path.relative_to(folder)}")
     return path
+
+
+def obtain_probe(name: str, task: str) -> Path:
+    """The file of a linear probe published for a row. Raises: as `obtain`."""
+    folder = _fetched("probes", PROBES)
+    inside = Path(ROWS[name].probes_folder, task, f"{task}.pth")
+    # The archive may have a folder around them.
+    found = sorted(folder.rglob(str(inside)))
+    if not found:
+        raise FileNotFoundError(f"{folder}: {PROBES.archives[0].name} holds no {inside}")
+    return found[0]
+
+
+def _fetched(name: str, source: Source, mirror: str | None = None) -> Path:
+    """The folder with what a source has, downloaded and unpacked if need be."""
+    # Only those who download need what it takes.
+    from matpac.data.download import fetch_archives
+    from matpac.data.http_cache import Shelf
+
+    folder = _cache() / name
+    fetch_archives(Shelf(name, source, folder, mirror, None, OTHERWISE), folder, keep=False)
+    return folder
 
 
 def _cache() -> Path:

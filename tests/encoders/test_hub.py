@@ -20,11 +20,11 @@ from matpac.encoders.hub import Pretrained
 def nothing_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
     """As without internet, but at once."""
 
-    def fail(repo_id: str, filename: str, **_: object) -> str:
-        raise LocalEntryNotFoundError(f"cannot reach the Hub for {repo_id}/{filename}")
+    def fail(repo_id: str, *_: object, **__: object) -> str:
+        raise LocalEntryNotFoundError(f"cannot reach the Hub for {repo_id}")
 
-    for module in (hub, sys.modules["huggingface_hub.hub_mixin"]):
-        monkeypatch.setattr(module, "hf_hub_download", fail)
+    monkeypatch.setattr(hub, "snapshot_download", fail)
+    monkeypatch.setattr(sys.modules["huggingface_hub.hub_mixin"], "hf_hub_download", fail)
 
 
 class Made(torch.nn.Module):
@@ -133,14 +133,11 @@ def test_a_name_of_the_hub_is_fetched(
     save_encoder(net, tmp_path)
     asked = []
 
-    def fetch(repo: str, name: str | None = None, **options: object) -> str:
-        asked.append((repo or options["repo_id"], options["revision"]))
-        return str(tmp_path / (name or options["filename"]))
+    def fetch(repo: str, *, revision: str, **_: object) -> str:
+        asked.append((repo, revision))
+        return str(tmp_path)
 
-    for module in (hub, sys.modules["huggingface_hub.hub_mixin"]):
-        monkeypatch.setattr(
-            module, "hf_hub_download", lambda repo_id, *a, **k: fetch(repo_id, *a, **k)
-        )
+    monkeypatch.setattr(hub, "snapshot_download", fetch)
     monkeypatch.chdir(tmp_path)
     encoder = matpac.load("someone/matpac-mini", revision="v1")
     assert set(asked) == {("someone/matpac-mini", "v1")}
