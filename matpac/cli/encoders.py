@@ -47,6 +47,48 @@ def embed(
 
 
 @click.command()
+@click.argument("folder", type=FILE)
+@click.option("-o", "--output", type=FILE, required=True, help="The table, .parquet.")
+@click.option(
+    "--encoder",
+    help="Folder, name on the Hugging Face Hub, or published row; default: $MATPAC_ENCODER.",
+)
+@click.option("--weights", type=FILE, help="File with a published row's weights.")
+@click.option("--head", help="Of the encoder; or a file, or the name of a published probe.")
+@click.option("--top", type=click.IntRange(1), default=5, help="Labels per file; default: 5.")
+@click.option("--present", is_flag=True, help="Only labels above the head's thresholds.")
+@click.option(
+    "--activation", type=click.Choice(["softmax", "sigmoid"]), help="Default: the head's."
+)
+@click.option("--frames", is_flag=True, help="A row per time column.")
+@click.option("--device", help="cpu, cuda, ...; default: a GPU if there is one.")
+def label(
+    folder: Path,
+    output: Path,
+    encoder: str | None,
+    weights: Path | None,
+    device: str | None,
+    head: str | None,
+    **options: Any,
+) -> None:
+    """Writes what is to be heard in all audio files in FOLDER and below to a Parquet table."""
+    from matpac.cli.embed import listed
+    from matpac.cli.label import label_folder
+    from matpac.encoders import hub
+
+    name = hub.chosen(encoder)
+    loaded = hub.load(name, weights=weights, device=device)
+    if head is not None and head not in loaded.heads:
+        loaded.add_head(*hub.read_head(name, head))
+        head = Path(head).stem
+    found = label_folder(loaded, folder, output, head=head, **options)
+    if bad := found.problems:
+        click.echo(f"{len(bad)} of {found.num_files} files could not be read:", err=True)
+        click.echo(listed(bad), err=True)
+    click.echo(f"{output}: {found.num_files - len(bad)} files")
+
+
+@click.command()
 @click.argument("encoder")
 @click.option("-o", "--output", type=FILE, required=True, help="The program, .pt2.")
 @click.option("--samples", type=int, help="Of a waveform; default: a whole piece.")
@@ -89,4 +131,4 @@ def convert(file: Path, target: Path) -> None:
     click.echo(f"{target}: written; left out: {', '.join(left_out) or 'nothing'}")
 
 
-COMMANDS = (embed, export, release, convert)
+COMMANDS = (embed, label, export, release, convert)

@@ -3,10 +3,12 @@
     matpac release RUN -o FOLDER
 
 The folder holds ``model.safetensors``, ``config.json`` (sizes, front end, normalisation; no
-training state) and ``README.md``, a model card: ``model_card.jinja`` with what the run's files say.
+training state), ``heads/`` (the best linear probe of each task) and ``README.md``, a model card:
+``model_card.jinja`` with what the run's files say.
 `matpac.load` takes the folder; ``matpac.load(FOLDER).push_to_hub("owner/name")`` publishes it.
 """
 
+import shutil
 from importlib.metadata import version
 from math import log
 from pathlib import Path
@@ -18,6 +20,7 @@ from jinja2 import Environment, StrictUndefined
 
 from matpac.core import files, paths, section
 from matpac.data import catalogue
+from matpac.encoders import heads
 from matpac.encoders.frozen import CONFIG, AudioEncoder, load_encoder
 from matpac.encoders.hub import Pretrained
 from matpac.params import Params
@@ -71,7 +74,11 @@ def release(
     out.mkdir(parents=True, exist_ok=True)
     with files.replacing(out / "README.md") as temporary:
         temporary.write_text(text, "utf-8")
-    Pretrained(encoder).save_pretrained(out)  # keeps the card
+    shutil.rmtree(out / heads.FOLDER, ignore_errors=True)
+    released = Pretrained(encoder)
+    for task, head in facts["heads"].items():
+        released.add_head(task, head)
+    released.save_pretrained(out)  # keeps the card
     return facts
 
 
@@ -133,6 +140,7 @@ def gather(params: Params, run: str, seed: int, encoder: AudioEncoder) -> dict[s
         "pretrain": {name: getattr(resolved.pretrain, name) for name in SHOWN},
         "finals": finals[f"seed_{seed}"],
         "scores": scores,
+        "heads": kept_heads(params, run, seed),
         "not_probed": [t for t in params.tasks if t not in {score["task"] for score in scores}],
     }
 
@@ -160,6 +168,13 @@ def probe_scores(params: Params, run: str, seed: int) -> list[dict[str, Any]]:
         metric = metrics[row["task"]]
         found.append(row | {"what": what, "metric": METRICS.get(metric, metric)})
     return found
+
+
+def kept_heads(params: Params, run: str, seed: int) -> dict[str, heads.Head]:
+    """Task -> the linear probe that the ``probe`` stage kept."""
+    folder = paths.small(params) / "probe" / run / heads.FOLDER / f"seed_{seed}"
+    kept = {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
+    return {task: heads.load(kept[task]) for task in params.tasks if task in kept}
 
 
 def _source(params: Params, name: str) -> tuple[str, str]:

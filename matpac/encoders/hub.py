@@ -129,13 +129,18 @@ def load(
         )
     encoder = _load(source, weights, revision)
     if head is not None:
-        path = Path(head)
-        if str(source) in ROWS and str(head) in ROWS[str(source)].probes:
-            path = published.obtain_probe(str(source), str(head))
-        read = heads.load if path.suffix == ".safetensors" else heads.of_probe
-        encoder.add_head(path.stem, read(path))
+        encoder.add_head(*read_head(str(source), head))
     encoder.precision = precision
     return encoder.to(device)
+
+
+def read_head(source: str, head: str | PathLike[str]) -> tuple[str, heads.Head]:
+    """A head and its name. Args: as of `load`. Raises: as `load`."""
+    path = Path(head)
+    if source in ROWS and str(head) in ROWS[source].probes:
+        path = published.obtain_probe(source, str(head))
+    read = heads.load if path.suffix == ".safetensors" else heads.of_probe
+    return path.stem, read(path)
 
 
 def chosen(given: str | None) -> str:

@@ -28,6 +28,7 @@ class EncoderConfig(Section):
         "hear",
         "matpac",
         "matpac_plus",
+        "matpac_plus_music",
         "matpac_plus_as",
         "m2d",
         "atst_clip",

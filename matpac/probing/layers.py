@@ -27,8 +27,8 @@ def probe_layers(
     runs = [(task, layer) for task in tasks for layer in range(num_layers(features.encoder))]
     rows = []
     for name, layer in track(runs, len(runs), f"layers {encoder}", unit="layer"):
-        task, _, metric = load_task(params, features, name, layer=layer)
-        told = {"encoder": encoder, "seed": features.seed, "task": name, "metric": metric}
+        task, _, info = load_task(params, features, name, layer=layer)
+        told = {"encoder": encoder, "seed": features.seed, "task": name, "metric": info["metric"]}
         results = choose(train_probes(task, params.probe))
         rows += [told | {"layer": layer} | row_of(result) for result in results]
     return pd.DataFrame(rows)

@@ -41,6 +41,10 @@ class ProbeResult:
     learning_rate: float
     logits: np.ndarray = field(compare=False, repr=False)
     """Of the test part, (B, C)."""
+    valid_logits: np.ndarray = field(compare=False, repr=False)
+    """Of the validation part, (B, C)."""
+    layer: dict[str, Tensor] = field(compare=False, repr=False)
+    """``weight`` (C, D), ``bias`` (C,), and the ``mean`` and ``scale`` of the inputs, (D,) each."""
 
 
 class Layer:
@@ -162,6 +166,11 @@ def _trained(
         num_classes_scored=num_classes,
         learning_rate=learning_rate,
         logits=test,
+        valid_logits=valid,
+        layer={
+            name: tensor.cpu()
+            for name, tensor in (*vars(layer).items(), *inputs.standardisation.items())
+        },
     )
 
 

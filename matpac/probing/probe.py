@@ -17,6 +17,7 @@ import pandas as pd
 from matpac.core import distributed, files, paths, section
 from matpac.core.progress import track
 from matpac.data import manifests
+from matpac.encoders import heads
 from matpac.encoders.interface import WaveEncoder
 from matpac.encoders.vit import ViTEncoder
 from matpac.features.store import Store
@@ -24,6 +25,7 @@ from matpac.probing.config import ProbeParams
 from matpac.probing.embedders import Embedder, Recorded, Stored
 from matpac.probing.extract import extract
 from matpac.probing.fewshot import few_shot
+from matpac.probing.kept import of_probe
 from matpac.probing.knn import knn
 from matpac.probing.linear import ProbeResult, choose, train_probes
 from matpac.probing.rows import Features, list_features
@@ -51,6 +53,8 @@ def probe(encoder: str, params: ProbeParams | dict[str, Any]) -> pd.DataFrame:
         scores.csv           `Scores.linear`; score, accuracy or mAP, is in [0, 1]
         quick.csv            `Scores.quick`
         predictions.parquet  `Scores.predictions`
+        heads/seed_<s>/      a file per task: the probe with the best validation loss, which
+                             `matpac.load(..., head=FILE)` puts on the encoder
 
     and the means per task to ``data/<profile>/metrics/probe/<encoder>.json``.
 
@@ -84,9 +88,13 @@ def probe(encoder: str, params: ProbeParams | dict[str, Any]) -> pd.DataFrame:
 
 def probe_task(params: ProbeParams, features: Features, name: str) -> Scores:
     """Probes one task."""
-    task, manifest, metric = load_task(params, features, name)
+    task, manifest, info = load_task(params, features, name)
     results = choose(train_probes(task, params.probe))
-    told = {"encoder": features.name, "seed": features.seed, "task": name, "metric": metric}
+    folder = paths.small(params) / "probe" / features.name / heads.FOLDER / f"seed_{features.seed}"
+    best = min(results, key=lambda result: result.valid_loss)
+    about = {"task": name, **row_of(best)}
+    of_probe(task, best, info["classes"], about).save(folder / f"{name}.safetensors")
+    told = {"encoder": features.name, "seed": features.seed, "task": name, "metric": info["metric"]}
     quick = pd.DataFrame([told | row for row in knn(task) + few_shot(task, seed=params.probe.seed)])
     predictions = pd.concat(predicted(task, results, manifest), ignore_index=True)
     for at, column in enumerate(("encoder", "seed", "task")):
@@ -96,7 +104,7 @@ def probe_task(params: ProbeParams, features: Features, name: str) -> Scores:
 
 def row_of(result: ProbeResult) -> dict[str, Any]:
     """What a table says of a linear probe."""
-    names = [field.name for field in fields(result) if field.name != "logits"]
+    names = [field.name for field in fields(result) if field.compare]
     return {"probe": "linear"} | {name: getattr(result, name) for name in names}
 
 
@@ -126,11 +134,11 @@ def predicted(
 
 def load_task(
     params: ProbeParams, features: Features, name: str, *, layer: int = -1
-) -> tuple[Task, pd.DataFrame, str]:
+) -> tuple[Task, pd.DataFrame, dict[str, Any]]:
     """A task in the embeddings of an encoder.
 
     Args: layer: of the encoder.
-    Returns: the task; its manifest, one row per clip of the task; and its metric.
+    Returns: the task; its manifest, one row per clip of the task; and the manifest's info.
     """
     manifest, info = manifests.load(params, name)
     store = open_store(params, name)
@@ -155,7 +163,7 @@ def load_task(
         num_classes=len(info["classes"]),
         device=distributed.device(),
     )
-    return task, manifest, info["metric"]
+    return task, manifest, info
 
 
 def embedder_of(

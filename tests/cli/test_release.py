@@ -54,18 +54,22 @@ def rows(card: str) -> dict[str, list[str]]:
     return found
 
 
+def contents(folder: Path) -> list[bytes]:
+    return [path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()]
+
+
 def test_the_folder_is_the_runs_encoder(params: Params, tmp_path: Path) -> None:
     release.release("base", params, tmp_path / "out")
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert names == ["README.md", "config.json", "model.safetensors"]
+    assert names == ["README.md", "config.json", "heads", "model.safetensors"]
     encoder = matpac.load(tmp_path / "out")
     wave = np.random.default_rng(0).normal(0, 0.1, 30_000).astype(np.float32)
     trained = load_encoder(paths.small(params) / "pretrain/base/seed_0")
     expected = ViTEncoder(trained).embed(wave, sample_rate=16000)
     assert torch.equal(encoder.embed(wave, sample_rate=16000), expected)
-    before = [path.read_bytes() for path in sorted((tmp_path / "out").iterdir())]
+    before = contents(tmp_path / "out")
     release.release("base", params, tmp_path / "out")
-    assert before == [path.read_bytes() for path in sorted((tmp_path / "out").iterdir())]
+    assert before == contents(tmp_path / "out")
 
 
 def test_the_card_says_what_the_files_say(params: Params, tmp_path: Path) -> None:
@@ -107,6 +111,17 @@ def test_the_card_has_the_probes_means_and_intervals(params: Params, tmp_path: P
         assert ci95 == pytest.approx(100 * half, abs=0.06)
     assert facts["not_probed"] == [] and len(facts["scores"]) == 3
     assert table["esc50"][:2] == ["a miniature made by this project", "accuracy"]
+
+
+def test_heads_of_the_probes_come_along(params: Params, tmp_path: Path) -> None:
+    facts = release.release("base", params, tmp_path)
+    encoder = matpac.load(tmp_path)
+    assert list(encoder.heads) == sorted(params.tasks) == sorted(facts["heads"])
+    wave = 0.1 * torch.randn(16000, generator=torch.Generator().manual_seed(0))
+    said = encoder.label(wave, head="esc50", sample_rate=16000)
+    assert set(said) <= set(encoder.heads["esc50"].classes) and len(said) == 5
+    shown = rows((tmp_path / "README.md").read_text())
+    assert f"{100 * encoder.heads['esc50'].about['score']:.1f}" in shown["`esc50`"]
 
 
 def test_the_hub_can_read_the_cards_metadata(params: Params, tmp_path: Path) -> None:

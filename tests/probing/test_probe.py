@@ -12,12 +12,13 @@ import torch
 import matpac
 from matpac.core import files, paths
 from matpac.data import manifests
+from matpac.encoders import heads
 from matpac.encoders.frozen import AudioEncoder
 from matpac.features.store import Store
 from matpac.params import Params, parse
 from matpac.pretraining import config
 from matpac.pretraining.trainer import Trainer
-from matpac.probing import embedders, metrics, probe, rows
+from matpac.probing import embedders, kept, metrics, probe, rows
 from matpac.probing.config import EncoderConfig
 from matpac.probing.fewshot import few_shot
 from matpac.probing.identity import identity
@@ -159,6 +160,31 @@ def test_predictions_give_the_scores_again_and_name_every_test_clip(params) -> N
         tested = (manifest["split"] == "test") if fold == 0 else (manifest["fold"] == fold)
         assert sorted(part["clip"]) == sorted(manifest.index[tested])
         assert (manifest["group"].astype(str)[part["clip"]] == part["group"].to_numpy()).all()
+
+
+@pytest.mark.parametrize("name", ["esc50", "fsd50k"])
+def test_the_kept_head_gives_the_probes_own_score(params, name: str) -> None:
+    """In three lines: load, label; here all test clips of the probe that was kept."""
+    folder = paths.small(params) / "probe" / "base" / "heads" / "seed_0"
+    head = heads.load(folder / f"{name}.safetensors")
+    features = list_features(params, "base")[0]
+    task, _, info = probe.load_task(params, features, name)
+    about = head.about
+    split = next(s for s in task.splits if (s.fold, s.repeat) == (about["fold"], about["repeat"]))
+    logits = head.logits(task.features[split.test])
+    assert metrics.score(logits.numpy(), task.of(split.test).numpy())[0] == about["score"]
+    scores = of_base(params, "scores.csv")
+    best = scores[scores["task"] == name].sort_values("valid_loss").iloc[0]
+    assert about["valid_loss"] == pytest.approx(best["valid_loss"], abs=1e-6)
+    assert list(head.classes) == info["classes"] and (name == "esc50") == (head.thresholds is None)
+
+
+def test_thresholds_have_the_best_f1() -> None:
+    targets = np.array([0, 0, 1, 0, 1, np.nan, 1])
+    logits = np.array([-3.0, -2.0, -1.0, 0.0, 1.0, 5.0, 2.0])
+    # From -1 on: three of three among four, F1 6/7; from 1 on: two of three, F1 4/5.
+    assert kept.best_threshold(targets, logits) == -1.0
+    assert kept.best_threshold(np.array([0.0, 0.0, np.nan]), logits[:3]) == 0.0
 
 
 def test_quick_scores_are_those_of_neighbours_and_prototypes(params) -> None:
