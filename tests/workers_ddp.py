@@ -29,7 +29,7 @@ def some_updates(job: "Job", count: int) -> dict[str, Any]:
     measured = []
     for step in range(count):
         values = trainer.step(batches[step], step, plan.at(step), measure=True)
-        measured.append([*values.losses.tolist(), *values.collapse.tolist()])
+        measured.append([*values.losses.tolist(), *values.collapse.values().values()])
     state = trainer.state()
     tensors = {
         f"{part}.{name}": tensor.tolist()

@@ -8,7 +8,10 @@ distribution, the mutual information of patch and prototype) is what the classif
 KL divergence of the student's distributions from the teacher's, DINO's own figure, is what it still
 has to learn.
 
-Shapes: B clips, M masked patches, D width, K prototypes.
+Of several hypotheses (MATPAC++) there is more to watch: one that always wins has collapsed the
+others, and nothing is gained if the best is hardly nearer to the target than the mean one.
+
+Shapes: B clips, M masked patches, r hypotheses, D width, K prototypes.
 """
 
 import math
@@ -21,28 +24,11 @@ from matpac.method.objective import Comparison
 from matpac.method.student import Prediction
 from matpac.method.teacher import Target
 
-NAMES = (
-    "predicted_std",
-    "target_std",
-    "predicted_effective_rank",
-    "target_effective_rank",
-    "teacher_entropy_of_mean",
-    "teacher_mean_entropy",
-    "mutual_information",
-    "student_entropy_of_mean",
-    "student_mean_entropy",
-    "student_mutual_information",
-    "teacher_student_kl",
-    "prototypes_in_use",
-    "agreement",
-    "center_norm",
-)
-
 
 class Collapse:
     """The diagnostics of one update: sums over its micro-batches, then over all processes.
 
-    Nothing here waits for the device until `tolist`.
+    Nothing here waits for the device until `values`.
     """
 
     def __init__(self) -> None:
@@ -65,6 +51,8 @@ class Collapse:
             "agreeing": (chosen == log_student.argmax(dim=-1)).sum().double(),
             "cross_entropy": compared.classification.sum(dtype=torch.float64),
         }
+        if predicted.distances.shape[2] > 1:
+            new |= choice_sums(predicted.distances)
         self.sums = {name: self.sums.get(name, 0) + value for name, value in new.items()}
 
     @torch.no_grad()
@@ -75,20 +63,25 @@ class Collapse:
         self.sums["center_norm"] = center.norm()
         return self
 
-    def tolist(self) -> list[float]:
-        """The values of `NAMES`, entropies in nats; eigenvalues are computed only here."""
+    def values(self) -> dict[str, float]:
+        """What was measured, by name; entropies in nats. Eigenvalues are computed only here."""
         sums, count = self.sums, self.sums["count"]
-        values = [
-            *(c.diagonal().clamp(min=0).sqrt().mean() for c in self.covariances),
-            *(effective_rank(c) for c in self.covariances),
-            *entropies(sums["teacher_sum"] / count, sums["teacher_entropy"] / count),
-            *entropies(sums["student_sum"] / count, sums["student_entropy"] / count),
-            (sums["cross_entropy"] - sums["teacher_entropy"]) / count,
-            (sums["chosen"] > 0).sum(),
-            sums["agreeing"] / count,
-            sums["center_norm"],
-        ]
-        return [float(value) for value in values]
+        predicted, target = self.covariances
+        found = {
+            "predicted_std": predicted.diagonal().clamp(min=0).sqrt().mean(),
+            "target_std": target.diagonal().clamp(min=0).sqrt().mean(),
+            "predicted_effective_rank": effective_rank(predicted),
+            "target_effective_rank": effective_rank(target),
+            **entropies("teacher", sums, "mutual_information"),
+            **entropies("student", sums, "student_mutual_information"),
+            "teacher_student_kl": (sums["cross_entropy"] - sums["teacher_entropy"]) / count,
+            "prototypes_in_use": (sums["chosen"] > 0).sum(),
+            "agreement": sums["agreeing"] / count,
+            "center_norm": sums["center_norm"],
+        }
+        if "wins" in sums:
+            found |= choices(sums["wins"] / count, (sums["mean"] - sums["least"]) / count)
+        return {name: float(value) for name, value in found.items()}
 
 
 class Spread:
@@ -143,10 +136,38 @@ def distribution_sums(name: str, distributions: Tensor) -> dict[str, Tensor]:
     }
 
 
-def entropies(mean: Tensor, mean_entropy: Tensor) -> list[Tensor]:
-    """Entropy of the mean distribution (K,), mean entropy of single ones, their difference."""
-    of_mean = torch.special.entr(mean).sum()
-    return [of_mean, mean_entropy, of_mean - mean_entropy]
+def entropies(name: str, sums: dict[str, Tensor], difference: str) -> dict[str, Tensor]:
+    """Of `distribution_sums`: entropy of the mean distribution, mean entropy of single ones.
+
+    Args: difference: what the first minus the second is called.
+    """
+    of_mean = torch.special.entr(sums[f"{name}_sum"] / sums["count"]).sum()
+    single = sums[f"{name}_entropy"] / sums["count"]
+    return {
+        f"{name}_entropy_of_mean": of_mean,
+        f"{name}_mean_entropy": single,
+        difference: of_mean - single,
+    }
+
+
+def choice_sums(distances: Tensor) -> dict[str, Tensor]:
+    """How often each hypothesis is nearest, (r,), and sums of distances, float64: (B, M, r) ->."""
+    best = distances.argmin(dim=2).flatten()
+    wins = torch.zeros(distances.shape[2], dtype=torch.float64, device=best.device)
+    return {
+        "wins": wins.scatter_add_(0, best, torch.ones_like(best, dtype=torch.float64)),
+        "mean": distances.mean(dim=2).sum(dtype=torch.float64),
+        "least": distances.amin(dim=2).sum(dtype=torch.float64),
+    }
+
+
+def choices(shares: Tensor, gain: Tensor) -> dict[str, Tensor]:
+    """Of several hypotheses: how many share the wins, and what choosing gains.
+
+    Args: shares: of the wins, (r,); gain: distance of the mean hypothesis minus the best one's.
+    """
+    found = {"effective_hypotheses": torch.special.entr(shares).sum().exp(), "choice_gain": gain}
+    return found | {f"wins_{number}": share for number, share in enumerate(shares)}
 
 
 def is_chosen(chosen: Tensor, num_prototypes: int) -> Tensor:

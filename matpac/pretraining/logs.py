@@ -13,11 +13,9 @@ import torch
 
 from matpac.core import files
 from matpac.method.schedules import Scheduled
-from matpac.pretraining import diagnostics
 from matpac.pretraining.trainer import LOSSES, Measured
 
 LOG = ["step", "epoch", *Scheduled._fields, *LOSSES]
-DIAGNOSTICS = ["step", *diagnostics.NAMES]
 STEPS_BETWEEN_FLUSHES = 25
 """Rows are written this many at a time."""
 
@@ -81,8 +79,8 @@ class Flushed(NamedTuple):
 
     log: list[list[float]]
     """Columns `LOG`."""
-    diagnostics: list[list[float]]
-    """Columns `DIAGNOSTICS`."""
+    diagnostics: list[tuple[int, dict[str, float]]]
+    """Steps, and what was measured at them."""
 
 
 class LogWriter:
@@ -111,17 +109,19 @@ class LogWriter:
         if not self.rows or not (everything or len(self.rows) >= STEPS_BETWEEN_FLUSHES):
             return Flushed([], [])
         rows, self.rows = self.rows, []
-        values = torch.stack([m.losses for _, _, m in rows]).tolist()
+        losses = torch.stack([m.losses for _, _, m in rows]).tolist()
         log = [
-            [step, step / self.steps_per_epoch, *at, *value]
-            for (step, at, _), value in zip(rows, values, strict=True)
+            [step, step / self.steps_per_epoch, *at, *loss]
+            for (step, at, _), loss in zip(rows, losses, strict=True)
         ]
-        collapse = [[s, *m.collapse.tolist()] for s, _, m in rows if m.collapse is not None]
+        collapse = [(step, m.collapse.values()) for step, _, m in rows if m.collapse is not None]
         if self.logs is not None:
             self.logs.append("log", LOG, log)
             if collapse:
-                self.logs.append("diagnostics", DIAGNOSTICS, collapse)
-        self.note = f"loss {values[-1][2]:.3f}"
+                columns = ["step", *collapse[0][1]]
+                values = [[step, *measured.values()] for step, measured in collapse]
+                self.logs.append("diagnostics", columns, values)
+        self.note = f"loss {losses[-1][2]:.3f}"
         return Flushed(log, collapse)
 
 

@@ -44,9 +44,9 @@ class Watch:
         if not flushed.log:
             return None
         failed = self.trainer.failed_at()
-        for row in flushed.diagnostics:
-            if failed is None or row[0] < failed:
-                for line in self.alarm.look(int(row[0]), row[1:]):
+        for step, measured in flushed.diagnostics:
+            if failed is None or step < failed:
+                for line in self.alarm.look(step, measured):
                     self.progress.say(f"{self.name}: {line}")
         if ringing := self.alarm.ringing:
             note += f", COLLAPSE: {', '.join(ringing)}"

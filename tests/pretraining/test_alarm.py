@@ -7,19 +7,21 @@ import pandas as pd
 import pytest
 import tiny
 
-from matpac.pretraining.alarm import Alarm
-from matpac.pretraining.diagnostics import NAMES
+from matpac.pretraining.alarm import RULES, Alarm
 
-HEALTHY = dict.fromkeys(NAMES, 1.0) | {
+HEALTHY = {
     "teacher_entropy_of_mean": 2.0,
+    "mutual_information": 1.0,
     "target_effective_rank": 9.0,
     "predicted_effective_rank": 9.0,
+    "effective_hypotheses": 2.0,
 }
+MEASURED = [rule.measured for rule in RULES]
 COLLAPSE = Path(__file__).parents[2] / "figures" / "mini" / "collapse.csv"
 
 
-def values(**changes: float) -> list[float]:
-    return list((HEALTHY | changes).values())
+def values(**changes: float) -> dict[str, float]:
+    return HEALTHY | changes
 
 
 @pytest.mark.parametrize(
@@ -29,10 +31,13 @@ def values(**changes: float) -> list[float]:
         ("mutual_information", 0.02 * math.log(12), "distributions ignore the input"),
         ("target_effective_rank", 2.0, "targets share one direction"),
         ("predicted_effective_rank", 2.0, "predictions share one direction"),
+        ("effective_hypotheses", 1.1, "one hypothesis wins all"),
     ],
 )
 def test_each_rule_at_its_threshold(name: str, threshold: float, text: str) -> None:
-    alarm = Alarm(tiny.run(), warmup_steps=0)
+    several = {"model": {"hypotheses": 3}, "objective": {"choice_temp": [0.1, 0.01]}}
+    several["objective"] |= {"choice_temp_fraction": 0.5}
+    alarm = Alarm(tiny.run(**several), warmup_steps=0)
     below, above = (values(**{name: threshold * factor}) for factor in (0.999, 1.001))
     said = [alarm.look(step, row) for step, row in enumerate([below, below, above, below, below])]
     assert said == [[]] * 5 and alarm.ringing == []
@@ -67,9 +72,8 @@ def test_the_committed_runs() -> None:
     for (name, _), rows in measured.groupby(["run", "seed"]):
         model = {"num_prototypes": int(rows["num_prototypes"].iloc[0])}
         alarm = Alarm(tiny.run(model=model), warmup_steps=0.1 * rows["step"].max())
-        columns = [each for each in NAMES if each in rows]
         for row in rows.to_dict("records"):
-            alarm.look(row["step"], values(**{each: row[each] for each in columns}))
+            alarm.look(row["step"], values(**{n: row[n] for n in MEASURED if n in rows}))
         rang.setdefault(name, []).append(alarm.ringing)
     assert rang["base"] == [[]] * 5
     assert ["one prototype takes all" in seed for seed in rang["no_centering"]] == [True, False]

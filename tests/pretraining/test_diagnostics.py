@@ -10,10 +10,11 @@ from matpac.method.losses import classification_losses
 from matpac.method.objective import Comparison
 from matpac.method.student import Prediction
 from matpac.method.teacher import Target
-from matpac.pretraining import diagnostics
 from matpac.pretraining.diagnostics import (
     Collapse,
     Spread,
+    choice_sums,
+    choices,
     distribution_sums,
     effective_rank,
     entropies,
@@ -24,8 +25,8 @@ K = 8
 
 
 def values(distribution: torch.Tensor) -> list[float]:
-    sums, count = distribution_sums("x", distribution), distribution[..., 0].numel()
-    return [value.item() for value in entropies(sums["x_sum"] / count, sums["x_entropy"] / count)]
+    sums = distribution_sums("x", distribution) | {"count": distribution[..., 0].numel()}
+    return [value.item() for value in entropies("x", sums, "difference").values()]
 
 
 def covariance(vectors: torch.Tensor) -> torch.Tensor:
@@ -121,12 +122,11 @@ def test_all_together(parts: int) -> None:
         *(each.chunk(parts) for each in (target, student, teacher)), strict=True
     ):
         collapse.add(
-            Prediction(2 * latents + 1, torch.empty(0), torch.empty(0)),
+            Prediction(2 * latents + 1, torch.empty(0), torch.empty(1, 1, 1)),
             Target(latents, torch.empty(0)),
             Comparison(ours.log(), other, torch.empty(0), classification_losses(ours.log(), other)),
         )
-    measured = collapse.gather(torch.tensor([3.0, 4.0])).tolist()
-    named = dict(zip(diagnostics.NAMES, measured, strict=True))
+    named = collapse.gather(torch.tensor([3.0, 4.0])).values()
     spread = target.double().flatten(0, 1).numpy().std(axis=0).mean()
     assert named["target_std"] == pytest.approx(spread, rel=1e-6)
     assert named["predicted_std"] == pytest.approx(2 * spread, rel=1e-6)
@@ -146,3 +146,16 @@ def test_all_together(parts: int) -> None:
     assert named["prototypes_in_use"] == len(set(teacher.argmax(dim=-1).flatten().tolist()))
     assert named["agreement"] == 0.75
     assert named["center_norm"] == 5
+    assert not any("hypotheses" in name or "wins" in name for name in named)  # there is one
+
+
+def test_how_often_each_hypothesis_wins_and_what_choosing_gains() -> None:
+    # Nearest are 0, 0, 2 and, of equal ones, 0; the mean lies 1, 1, 0.5 and 0 beyond.
+    distances = torch.tensor([[[1.0, 2, 3], [0, 1, 2]], [[2, 2, 1.25], [1, 1, 1]]])
+    sums = choice_sums(distances)
+    assert sums["wins"].tolist() == [3, 0, 1]
+    found = choices(sums["wins"] / 4, (sums["mean"] - sums["least"]) / 4)
+    assert found["choice_gain"] == pytest.approx((1 + 1 + 0.5 + 0) / 4)
+    entropy = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
+    assert found["effective_hypotheses"] == pytest.approx(math.exp(entropy))
+    assert [found[f"wins_{n}"] for n in range(3)] == [0.75, 0, 0.25]

@@ -86,7 +86,7 @@ def test_a_full_disk_is_named(made: Logs) -> None:
 
 def measured(step: int, *, with_collapse: bool) -> Measured:
     values = [step + part for part in (0.0, 0.25, 0.5, 0.75)]
-    collapse = SimpleNamespace(tolist=lambda: [float(step)] * len(logs.DIAGNOSTICS[1:]))
+    collapse = SimpleNamespace(values=lambda: {"agreement": float(step), "rank": 2.0})
     return Measured(torch.tensor(values), collapse if with_collapse else None)
 
 
@@ -103,12 +103,12 @@ def test_rows_are_written_together_and_returned(
     written = writer.flush(everything=False)
     assert written.log[1] == [1, 0.25, *AT, 1.0, 1.25, 1.5, 1.75]
     assert [row[0] for row in written.log] == [0, 1, 2]
-    assert written.diagnostics == [[1, *[1.0] * len(logs.DIAGNOSTICS[1:])]]
+    assert written.diagnostics == [(1, {"agreement": 1.0, "rank": 2.0})]
     assert writer.note == "loss 2.500"
     header, *rows = made.path("log").read_text().splitlines()
     assert header.split(",") == logs.LOG
     assert rows[1] == "1,0.25,0.5,0.75,0.25,0.05,0,1,1.25,1.5,1.75"
-    assert len(made.path("diagnostics").read_text().splitlines()) == 2
+    assert made.path("diagnostics").read_text().splitlines() == ["step,agreement,rank", "1,1,2"]
     writer.add(3, AT, measured(3, with_collapse=False))
     assert len(writer.flush().log) == 1 and writer.flush() == ([], [])
     assert len(made.path("log").read_text().splitlines()) == 5

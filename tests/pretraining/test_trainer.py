@@ -49,7 +49,7 @@ def updates(trainer: Trainer, count: int = 3) -> tuple[list[float], dict[str, to
     measured = []
     for step in range(count):
         values = trainer.step(make_batch(seed=step), step, AT, measure=True)
-        measured += [*values.losses.tolist(), *values.collapse.tolist()]
+        measured += [*values.losses.tolist(), *values.collapse.values().values()]
     return measured, tensors(trainer)
 
 
