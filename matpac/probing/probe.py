@@ -28,6 +28,7 @@ from matpac.probing.fewshot import few_shot
 from matpac.probing.kept import of_probe
 from matpac.probing.knn import knn
 from matpac.probing.linear import ProbeResult, choose, train_probes
+from matpac.probing.rankme import rankme
 from matpac.probing.rows import Features, list_features
 from matpac.probing.splits import make_splits
 from matpac.probing.task import Task
@@ -37,7 +38,8 @@ class Scores(NamedTuple):
     """What comes of probing; tables whose first columns are encoder, seed, task and metric."""
 
     linear: pd.DataFrame
-    """One row per (seed, task, fold, repeat): the linear probe at the learning rate taken."""
+    """One row per (seed, task, fold, repeat): the linear probe at the learning rate taken; and, the
+    same for each of them, ``rankme`` of all the task's embeddings."""
     quick: pd.DataFrame
     """The same of ``probe`` knn and fewshot, whose repeats are draws; ``setting`` is k or the clips
     per class."""
@@ -99,7 +101,9 @@ def probe_task(params: ProbeParams, features: Features, name: str) -> Scores:
     predictions = pd.concat(predicted(task, results, manifest), ignore_index=True)
     for at, column in enumerate(("encoder", "seed", "task")):
         predictions.insert(at, column, told[column])
-    return Scores(pd.DataFrame([told | row_of(result) for result in results]), quick, predictions)
+    rank = {"rankme": rankme(task.features)}
+    rows = [told | row_of(result) | rank for result in results]
+    return Scores(pd.DataFrame(rows), quick, predictions)
 
 
 def row_of(result: ProbeResult) -> dict[str, Any]:
