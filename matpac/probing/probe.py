@@ -8,16 +8,21 @@ Shapes: N clips of a task, D embedding size, C labels.
 """
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import fields
 from typing import Any, NamedTuple
 
+import joblib
 import numpy as np
 import pandas as pd
+import torch
 
-from matpac.core import distributed, files, paths, section
+from matpac.core import distributed, files, paths, section, threads
+from matpac.core.parallel import follow_the_parent, unforked
 from matpac.core.progress import track
 from matpac.data import manifests
 from matpac.encoders import heads
+from matpac.encoders.frozen import AudioEncoder
 from matpac.encoders.interface import WaveEncoder
 from matpac.encoders.vit import ViTEncoder
 from matpac.features.store import Store
@@ -32,6 +37,9 @@ from matpac.probing.rankme import rankme
 from matpac.probing.rows import Features, list_features
 from matpac.probing.splits import make_splits
 from matpac.probing.task import Task
+
+MOST_PROCESSES = 8
+"""Each needs half a gigabyte."""
 
 
 class Scores(NamedTuple):
@@ -67,11 +75,10 @@ def probe(encoder: str, params: ProbeParams | dict[str, Any]) -> pd.DataFrame:
     Raises: ValueError for bad parameters; FileNotFoundError naming the stage that has not run.
     """
     params = section.parse(ProbeParams, params)
-    every = [
-        probe_task(params, features, task)
-        for features in list_features(params, encoder)
-        for task in track(params.tasks, len(params.tasks), f"probe {encoder}", unit="task")
+    work = [
+        (params, each, task) for each in list_features(params, encoder) for task in params.tasks
     ]
+    every = list(track(_each(work), len(work), f"probe {encoder}", unit="task"))
     scores = Scores(*(pd.concat(tables, ignore_index=True) for tables in zip(*every, strict=True)))
     small = paths.small(params)
     means = scores.linear.groupby("task", sort=False)["score"].mean()
@@ -86,6 +93,31 @@ def probe(encoder: str, params: ProbeParams | dict[str, Any]) -> pd.DataFrame:
             table.to_csv(temporary, index=False, float_format="%.6f", lineterminator="\n")
     files.write_table(small / "probe" / encoder / "predictions.parquet", scores.predictions)
     return scores.linear
+
+
+def _each(work: Sequence[tuple[ProbeParams, Features, str]]) -> Iterator[Scores]:
+    """`probe_task` of each, in order; networks of ours on the cores of one processor side by side.
+
+    Small layers keep one core busy at most, and so do small networks, see
+    `matpac.pretraining.side_by_side`. Encoders of others may be large, or not to be sent elsewhere.
+    """
+    ours = all(isinstance(each.encoder, AudioEncoder | None) for _, each, _ in work)
+    count = min(joblib.cpu_count(), len(work), MOST_PROCESSES)
+    if count == 1 or not ours or torch.cuda.is_available() or distributed.is_joined():
+        yield from (probe_task(*each) for each in work)
+        return
+    context = unforked(__name__)
+    with ProcessPoolExecutor(count, mp_context=context, initializer=follow_the_parent) as pool:
+        try:
+            yield from pool.map(_alone, work)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _alone(work: tuple[ProbeParams, Features, str]) -> Scores:
+    """In a process of its own."""
+    with threads.limited(1):
+        return probe_task(*work)
 
 
 def probe_task(params: ProbeParams, features: Features, name: str) -> Scores:
