@@ -18,7 +18,7 @@ from matpac.core import files, fingerprints, paths, section
 from matpac.data import manifests
 from matpac.pretraining import config
 from matpac.pretraining.config import ResolvedRun
-from matpac.reporting import collapse
+from matpac.reporting import collapse, hypotheses
 from matpac.reporting.captions import Provenance, RowSpec
 from matpac.reporting.config import FiguresParams
 from matpac.reporting.paper import TASKS, reported_for
@@ -56,7 +56,9 @@ def figures(params: FiguresParams | dict[str, Any]) -> list[Path]:
     logs = collapse.load(params.profile)
     described = asdict(results.provenance)
     described = {key: described[key] for key in ("profile", "corpus", "parameters")}
-    collapse.figure(logs[logs["run"].isin(list(params.runs))], out, described)
+    logs = logs[logs["run"].isin(list(params.runs))]
+    collapse.figure(logs, out, described)
+    hypotheses.write(logs, out)
     return sorted(out.iterdir())
 
 
