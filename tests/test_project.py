@@ -93,7 +93,7 @@ DECIDE_NOTHING = ("core/", "params/", "cli/")
 """What no stage depends on: messages, progress, checks; `matpac.core.version` tells the rest."""
 FETCHING = [
     f"data/{name}.py"
-    for name in ("archives", "catalogue", "download", "http_cache", "splitzip", "transfer")
+    for name in ("archives", "catalogue", "download", "transfer")
 ]
 """How weights arrive decides no score: they are compared with the checksums beside the encoders."""
 
