@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 import requests
 
 from matpac.core import paths
-from matpac.data import archives
+from matpac.data import archives, members
 from matpac.data.catalogue import Archive, File, Source
 from matpac.data.transfer import Download, RefusedError
 
@@ -136,7 +136,7 @@ class _Cache:
         largest = min(MARGIN * archive.unpacked_bytes, _free(self.folder))
         try:
             archives.unpack(archive, paths, self.folder, digests=digests, max_bytes=largest)
-        except (archives.DamagedError, archives.UnsafeError):
+        except (members.DamagedError, members.UnsafeError):
             for file, path in zip(archive.files, paths, strict=True):
                 # One with a certain checksum is as it was published: no other one would come.
                 if not file.checksums and path.parent == self.archives:
@@ -253,7 +253,7 @@ def _compare(
 
 def _digest(parts: Sequence[Path], algorithm: str) -> str:
     found = hashlib.new(algorithm)
-    for block in archives.blocks(parts):
+    for block in members.blocks(parts):
         found.update(block)
     return found.hexdigest()
 

@@ -17,7 +17,7 @@ from hosts import Host
 from test_archives import SPLIT as SPLIT_MEMBERS
 from test_archives import build
 
-from matpac.data import archives, catalogue, download, transfer
+from matpac.data import catalogue, download, members, transfer
 from matpac.data.catalogue import Archive, File, Source
 
 RNG = random.Random(0)
@@ -308,7 +308,7 @@ def test_a_second_certain_checksum_counts_too(host: Host, publish, tmp_path: Pat
 def test_a_hostile_archive_with_the_right_checksum(host: Host, publish, tmp_path: Path) -> None:
     host.files["a.tar.gz"] = evil = tarred({"../../out": b"x"})
     publish(single(published(host, "a.tar.gz", num_bytes=len(evil), checksums=(md5(evil),))))
-    with pytest.raises(archives.UnsafeError, match="leads out"):
+    with pytest.raises(members.UnsafeError, match="leads out"):
         obtain(tmp_path)
     assert tree(tmp_path) == {} and sorted(p.name for p in tmp_path.iterdir()) == ["toy"]
 
@@ -317,7 +317,7 @@ def test_an_archive_far_larger_than_its_estimate_is_refused(
     host: Host, publish, tmp_path: Path
 ) -> None:
     publish(Archive("a.tar.gz", "tar", (published(host, "a.tar.gz"),), 600_000 // 4 - 1))
-    with pytest.raises(archives.UnsafeError, match="more than"):
+    with pytest.raises(members.UnsafeError, match="more than"):
         obtain(tmp_path)
     publish(Archive("a.tar.gz", "tar", (published(host, "a.tar.gz"),), 600_000 // 4))
     assert tree(obtain(tmp_path)) == AUDIO
@@ -329,7 +329,7 @@ def test_an_archive_never_fills_the_disk(
     """Somebody else filled it since it was found large enough."""
     free = iter([10**9, 599_999])
     monkeypatch.setattr(download, "_free", lambda _: next(free))
-    with pytest.raises(archives.UnsafeError, match=r"more than 0\.001 GB, .* expected or free"):
+    with pytest.raises(members.UnsafeError, match=r"more than 0\.001 GB, .* expected or free"):
         obtain(tmp_path)
     assert tree(tmp_path / "toy") == {}
 
@@ -339,7 +339,7 @@ def test_a_damaged_archive_that_nobody_can_check_is_fetched_anew(
 ) -> None:
     publish(single(published(host, "a.tar.gz", checksums=(), num_bytes=None, about_bytes=700_000)))
     host.script = [hosts.answer(200, TAR[:-9])]
-    with pytest.raises(archives.DamagedError, match=r"a\.tar\.gz"):
+    with pytest.raises(members.DamagedError, match=r"a\.tar\.gz"):
         obtain(tmp_path)
     assert (tmp_path / "toy/archives/a.tar.gz.wrong").exists()
     assert tree(obtain(tmp_path)) == AUDIO and len(host.asked) == 2
@@ -504,7 +504,9 @@ def test_a_server_stands_in_for_every_host(host: Host, publish, tmp_path: Path, 
 
 def test_a_mirror_that_is_none(publish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MATPAC_ROOT", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match=r"no folder .*ftp:/x/y, allowed: a folder, file://"):
+    with pytest.raises(
+        FileNotFoundError, match=r"no folder .*ftp:/x/y, allowed: a folder, file://"
+    ):
         obtain(tmp_path, mirror="ftp://x/y")
     with pytest.raises(FileNotFoundError, match=r"mirror: no folder .*/nowhere"):
         obtain(tmp_path, mirror="nowhere")
