@@ -199,13 +199,6 @@ def test_the_next_address_is_tried(
     assert "404 Not Found" in capsys.readouterr().out
 
 
-def test_wrong_bytes_are_not_taken(host: Host, publish, tmp_path: Path) -> None:
-    wrong = TAR[:-1] + b"x"
-    host.script = [hosts.answer(200, wrong)]
-    assert tree(obtain(tmp_path)) == AUDIO
-    assert host.asked[1] == ("/two/a.tar.gz", None, None)
-
-
 def test_when_no_address_helps_it_says_what_to_do(host: Host, publish, tmp_path: Path) -> None:
     wrong = TAR[:-1] + b"x"
     host.script = [hosts.answer(200, wrong), hosts.answer(404)]
@@ -221,23 +214,6 @@ def test_when_no_address_helps_it_says_what_to_do(host: Host, publish, tmp_path:
     assert [path for path in (tmp_path / "toy").rglob("*") if path.is_file()] == []
     assert tree(obtain(tmp_path)) == AUDIO
     assert host.asked[-1] == ("/one/a.tar.gz", None, None), "from the start"
-
-
-def test_a_host_with_another_file_is_left_at_once(
-    host: Host, publish, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    host.script = [hosts.answer(200, TAR + b"x")]
-    assert tree(obtain(tmp_path)) == AUDIO
-    assert f"the server announces {len(TAR) + 1} (" in capsys.readouterr().out
-
-
-def test_an_answer_without_end_or_length_is_not_taken(host: Host, publish, tmp_path: Path) -> None:
-    publish(single(published(host, "a.tar.gz", checksums=(), num_bytes=None, about_bytes=250_000)))
-    host.script = [hosts.chunked(), hosts.without_length]
-    with pytest.raises(FileNotFoundError) as caught:
-        obtain(tmp_path)
-    assert "one/a.tar.gz: more than the 500000 bytes expected" in str(caught.value)
-    assert "two/a.tar.gz: the server does not say how long the file is" in str(caught.value)
 
 
 def test_a_later_run_goes_on(
