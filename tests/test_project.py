@@ -92,8 +92,7 @@ def test_importing_the_package_is_light() -> None:
 DECIDE_NOTHING = ("core/", "params/", "cli/")
 """What no stage depends on: messages, progress, checks; `matpac.core.version` tells the rest."""
 FETCHING = [
-    f"data/{name}.py"
-    for name in ("archives", "catalogue", "download", "http_cache", "splitzip", "transfer")
+    f"data/{name}.py" for name in ("archives", "catalogue", "download", "members", "transfer")
 ]
 """How weights arrive decides no score: they are compared with the checksums beside the encoders."""
 

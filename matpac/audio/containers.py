@@ -4,6 +4,7 @@ A member of a container has a path of its own: ``train-0001.tar::1024+320044`` a
 from byte 1,024 on, ``train-0001.parquet::12+7`` is row 7 of row group 12.
 """
 
+import os
 import re
 import threading
 from pathlib import Path
@@ -59,7 +60,10 @@ def read(where: Member) -> bytes:
             return _row(where)
         with where.container.open("rb") as file:
             file.seek(where.first)
-            content = file.read(where.second)
+            rest = os.fstat(file.fileno()).st_size - where.first
+            content = file.read(
+                min(where.second, max(rest, 0))
+            )  # never memory for what is not there
     except FileNotFoundError:
         raise UnreadableError("missing file") from None
     except OSError as error:

@@ -4,6 +4,8 @@ One scan reads the headers of a tar, or the footer and names of a parquet file. 
 all that lies before and behind the damage is found.
 """
 
+import math
+import re
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -58,17 +60,54 @@ def scan(path: Path, suffixes: tuple[str, ...]) -> Listing:
             _scan_parquet(path, listing)
         else:
             _scan_tar(path, suffixes, listing)
-    except (containers.UnreadableError, OSError, tarfile.TarError) as error:
-        listing.problems.append(f"cannot be read ({error})")
+    except Exception as error:  # whatever libraries say of what a stranger has made
+        listing.problems.append(f"cannot be read ({str(error) or type(error).__name__})")
     if not listing.names and not listing.problems:
         listing.problems.append("no audio in it")
     return listing
 
 
+class Headers:
+    """The file of a tar, from which only headers are read; for `tarfile.open`.
+
+    Tarfile believes what a header says of the records behind it, however long: names, and
+    attributes of a member.
+
+    Args:
+        left: bytes that may be read until the caller raises it again.
+    """
+
+    MOST = 1 << 16
+    """Bytes of the records of a member; a path has at most 4,096."""
+    DIGITS = re.compile(rb"\d{300}")
+    """No name or number has as many, and tarfile (before 3.11.10, 3.12.6) takes their square."""
+
+    def __init__(self, stream: BinaryIO, left: float = MOST) -> None:
+        self.stream, self.left, self.last = stream, left, b""
+        self.seek, self.tell = stream.seek, stream.tell
+
+    def read(self, size: int) -> bytes:
+        """Raises: tarfile.InvalidHeaderError."""
+        self.left -= size
+        if not 0 <= size <= self.MOST or self.left < 0:
+            raise tarfile.InvalidHeaderError("records too long")  # type: ignore[attr-defined]
+        self.last = self.stream.read(size)
+        if self.DIGITS.search(self.last):
+            raise tarfile.InvalidHeaderError("a number too long")  # type: ignore[attr-defined]
+        return self.last
+
+
 def _scan_tar(path: Path, suffixes: tuple[str, ...], listing: Listing) -> None:
     end, size = 0, path.stat().st_size
-    with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:", errors="replace") as tar:
+    with (
+        path.open("rb") as file,
+        tarfile.open(fileobj=Headers(file, math.inf), mode="r:", errors="replace") as tar,  # type: ignore[call-overload]
+    ):
         for each in _headers(tar):
+            if not 0 <= each.size < 1 << 62 or tar.offset < each.offset_data:
+                listing.problems.append(f"damaged at byte {each.offset}: {each.size} bytes")
+                end = tar.offset = each.offset_data
+                continue
             if each.offset > end and not _is_empty(file, end, each.offset):
                 listing.problems.append(f"damaged between the bytes {end} and {each.offset}")
             end = tar.offset

@@ -2,5 +2,6 @@
 
 In: `config`'s sections and the user's folders, or downloads. Out: manifests with splits, folds and
 labels. Read `fetch`, then `manifests`; then by source: `folders`, `packed`, `official` with
-`layouts`; `catalogue` and what downloads and unpacks come last.
+`layouts`; what downloads and unpacks comes last: `catalogue`, `download`, `transfer`, `archives`,
+`members`.
 """

@@ -102,13 +102,13 @@ def _manifest(
 
 def _download(name: str, folder: Path, downloads: DownloadsConfig) -> None:
     """Unpacks a data set of Table I below ``folder``, unless it is there."""
-    from matpac.data.download import obtain
+    from matpac.data import catalogue, download
 
     mirror = downloads.mirror
     if mirror is not None and "://" not in mirror:
         mirror = str(paths.expand(mirror))
-    keep = downloads.keep_archives
-    obtain(name, folder=folder, mirror=mirror, keep_archives=keep)
+    source, keep = catalogue.source(name), downloads.keep_archives
+    download.obtain(name, source, folder=folder, mirror=mirror, keep_archives=keep)
 
 
 def embedded_manifest(

@@ -25,11 +25,16 @@ def make(name: str, weights: Path | None = None, *, mirror: str | None = None) -
         to install; ValueError listing tensors that do not fit.
     """
     row = ROWS[name]
+    module = import_module(f"matpac.encoders.{row.module}")
     if weights is None:
-        weights = obtain(name, mirror)
-    elif not weights.is_file():
+        from matpac.data.download import first_use
+
+        fetched = obtain(name, mirror)
+        with first_use(row.source, _cache() / name):
+            return module.make(fetched, **row.options)
+    if not weights.is_file():
         raise FileNotFoundError(f"{name}: no weights at {weights}; they come from {row.page}")
-    return import_module(f"matpac.encoders.{row.module}").make(weights, **row.options)
+    return module.make(weights, **row.options)
 
 
 def obtain(name: str, mirror: str | None = None) -> Path:
@@ -60,17 +65,16 @@ def obtain_probe(name: str, task: str) -> Path:
 def _fetched(name: str, source: Source, mirror: str | None = None) -> Path:
     """The folder with what a source has, downloaded and unpacked if need be."""
     # Only those who download need what it takes.
-    from matpac.data.download import fetch_archives
-    from matpac.data.http_cache import Shelf
+    from matpac.data import download
 
-    folder = _cache() / name
-    fetch_archives(Shelf(name, source, folder, mirror, None, OTHERWISE), folder, keep=False)
+    folder, given = _cache() / name, {"mirror": mirror, "otherwise": OTHERWISE}
+    download.obtain(name, source, folder=folder, **given, keep_archives=False)
     return folder
 
 
 def _cache() -> Path:
     if given := os.environ.get("MATPAC_CACHE"):
         return Path(given).expanduser()
-    import pooch
+    import platformdirs
 
-    return Path(pooch.os_cache("matpac"))
+    return platformdirs.user_cache_path("matpac")

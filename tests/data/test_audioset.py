@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 import tiny
+from test_archives import RECORDED, TRAPS, memory_for
 
 from matpac.audio import containers, finding, listings, reading
 from matpac.core import files
@@ -510,6 +511,39 @@ def test_tars_that_cannot_be_used_are_named(tmp_path: Path) -> None:
         manifest_of(root, shards=[])
 
 
+@pytest.mark.parametrize("name", TRAPS)
+def test_records_of_a_shard_decide_neither_memory_nor_time(tmp_path: Path, name: str) -> None:
+    """Each took gigabytes, minutes or forever, or came without the name of the shard."""
+    good = write_tar(tmp_path / "good.tar", {"a.wav": b"1"})
+    trapped = write_tar(tmp_path / "trapped.tar", {"b.wav": b"2" * 600})
+    path = tmp_path / "shard.tar"
+    path.write_bytes(good.read_bytes()[:1024] + TRAPS[name] + trapped.read_bytes())
+    with memory_for(100_000_000):
+        listing = listings.scan(path, finding.EXTENSIONS)
+    assert listing.names[0] == "a.wav" and listing.problem
+    assert containers.read(containers.Member(path, listing.first[0], listing.second[0])) == b"1"
+
+
+@pytest.mark.parametrize("size", [8 << 30, (1 << 63) - 512, -512, -7168])
+def test_the_size_of_a_member_is_bounded_by_its_shard(tmp_path: Path, size: int) -> None:
+    header = tarfile.TarInfo("a.wav")
+    header.size = size
+    path = tmp_path / "shard.tar"
+    path.write_bytes(header.tobuf(tarfile.GNU_FORMAT) + bytes(10_240))
+    with memory_for(100_000_000):
+        listing = listings.scan(path, finding.EXTENSIONS)
+        assert listing.problem.startswith(("cut off", "damaged at byte 0: "))
+        for first, second in zip(listing.first, listing.second, strict=True):
+            with pytest.raises(containers.UnreadableError, match="truncated: the last 8589924352"):
+                containers.read(containers.Member(path, first, second))
+
+
+@pytest.mark.skipif(not RECORDED.exists(), reason="the recorded inputs are not beside the project")
+def test_recorded_shards_give_one_problem_each() -> None:
+    for path in RECORDED.glob("listing_*"):
+        assert listings.scan(path, finding.EXTENSIONS).problem, path
+
+
 def test_copies_of_a_clip_are_left_out_but_equal_names_are_not(tmp_path: Path) -> None:
     """Numbers that start anew in each shard are no names of the same clip."""
     one, two = content("--PJHxphWEs"), content("zzZ_-0123Ab")
@@ -633,30 +667,6 @@ def test_an_interrupted_scan_is_continued(
     pd.testing.assert_frame_equal(manifest, manifest_of(tmp_path / "in")[0])
 
 
-def test_a_row_group_is_read_once_by_each_stage(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Rows are checked and turned into log-mels in their order, a row group by one worker."""
-    rows = [{"bytes": content("--PJHxphWEs"), "path": f"{i}.wav"} for i in range(12)]
-    write_parquet(project / "in/a.parquet", {"audio": rows}, rows_per_group=5)
-    monkeypatch.setattr(audit, "FILES_PER_JOB", 2)
-    read, column = [], containers.column
-
-    def counting(file: pq.ParquetFile, group: int, name: str) -> pa.ChunkedArray:
-        read.append((name, group))
-        return column(file, group, name)
-
-    monkeypatch.setattr(containers, "column", counting)
-    given = sections({"set": 1.0}, set={"source": "packed", "shards": "in"})
-    given["logmel"] = LOGMEL | {"workers": 2}
-    fetch(given)
-    assert sorted(read) == [(f"audio.{part}", n) for part in ("bytes", "path") for n in range(3)]
-    read.clear()
-    given["logmel"] = LOGMEL | {"workers": 1}
-    preprocess(given)
-    assert read == [("audio.bytes", n) for n in range(3)]
-
-
 def test_a_rewritten_parquet_file_is_read_anew(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     for data in (b"one", b"two"):
@@ -683,28 +693,6 @@ def test_what_is_made_does_not_depend_on_the_workers(project: Path) -> None:
         shards.append([entry["sha256"] for entry in index["shards"]])
         manifests.append((project / "data/tiny/manifests/set.parquet").read_bytes())
     assert shards[0] == shards[1] and manifests[0] == manifests[1]
-
-
-def test_a_listing_travels_between_processes(tmp_path: Path) -> None:
-    for number in range(3):
-        write_tar(tmp_path / f"in/{number}.tar", samples(CLIPS))
-    with Workers(2, preload="matpac.data.packed") as workers:
-        ours, _ = manifest_of(tmp_path / "in", workers=workers)
-    theirs, _ = manifest_of(tmp_path / "in", cache=tmp_path / "other")
-    pd.testing.assert_frame_equal(ours, theirs)
-
-
-def test_a_large_tar_is_scanned_whole(tmp_path: Path) -> None:
-    with (tmp_path / "large.tar").open("wb") as file:
-        for number in range(20_000):
-            for ending, data in (("wav", b"12345678"), ("json", b"{}")):
-                header = tarfile.TarInfo(f"{number:012d}.{ending}")
-                header.size = len(data)
-                file.write(header.tobuf() + data.ljust(512, b"\0"))
-        file.write(bytes(1024))
-    listing = listings.scan(tmp_path / "large.tar", finding.EXTENSIONS)
-    assert len(listing.names) == 20_000 and listing.problem == ""
-    assert listing.first[:2] == [512, 512 + 4 * 512] and set(listing.second) == {8}
 
 
 # ------------------------------------------------------------------------------------ parameters
@@ -745,7 +733,9 @@ def test_what_the_parameters_may_name(project: Path) -> None:
     assert f"datasets.set.shards: no folder or file {project}/x/c-*.tar" in str(error.value)
     assert f"datasets.set.shards: no folder or file {project}/z" in str(error.value)
     wrong = gone | {"tasks": ["set"]}
-    with pytest.raises(ValueError, match="tasks: got 'set', which has no labels: packed audio has none"):
+    with pytest.raises(
+        ValueError, match="tasks: got 'set', which has no labels: packed audio has none"
+    ):
         parse(FetchParams, wrong)
 
 

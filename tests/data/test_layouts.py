@@ -580,17 +580,3 @@ def test_the_paper_profile_names_them_all() -> None:
     assert params.tasks == list(TABLE1)
     for name in TABLE1:
         assert params.datasets[name].source == name and not params.datasets[name].subset
-
-
-def test_parameters_name_data_sets_of_table_1(root: Path) -> None:
-    sections = smoke.sections()
-    sections["datasets"]["mine"] = {"source": "gtzan", "path": None}
-    params = parse(Params, sections)
-    assert params.datasets["mine"].subset is False
-    bulk = root / "project/data/smoke"
-    assert manifests.audio_folder(params, "mine") == bulk / "downloads/gtzan"
-    sections["datasets"]["mine"] = {"source": "gtzan", "path": "a", "csv": "b", "subset": 1}
-    with pytest.raises(ValueError) as error:
-        parse(Params, sections)
-    assert "datasets.mine.gtzan.csv: unknown key" in str(error.value)
-    assert "datasets.mine.gtzan.subset: Input should be a valid boolean" in str(error.value)

@@ -130,11 +130,6 @@ def test_the_command_line(project: Path, capsys: pytest.CaptureFixture) -> None:
     assert f"datasets.own.csv: no file {project}/one/own.csv" in error
 
 
-def test_embedded_data_sets_have_nothing_to_look_at(project: Path) -> None:
-    params = parse(Params, smoke.sections())
-    assert sources.sources(params) == {}
-
-
 def test_the_files_behind_encoders(project: Path) -> None:
     sections = smoke.sections()
     named = {"label": "X", "weights": "w.pt"}
@@ -164,15 +159,6 @@ def test_looking_is_light() -> None:
     code = "import sys, matpac.data.sources; print({'pandas', 'torch'} & set(sys.modules))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "set()"
-
-
-def test_dvc_reruns_fetch_by_it() -> None:
-    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-    name = "data/${item.profile}/sources.json"
-    assert name in stages["fetch"]["deps"]
-    # Restored from the cache, it would tell how things were.
-    names = [name, "data/${item.profile}/weights.json"]
-    assert stages["sources"]["outs"] == [{n: {"cache": False, "persist": True}} for n in names]
 
 
 @pytest.mark.slow

@@ -27,12 +27,12 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_file_is_fetched_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with hosts.serving(b"the weights") as host:
+    with hosts.serving(b"PK weights ") as host:
         file = File("x.pt", (f"{host.address}/x.pt",), num_bytes=11)
         monkeypatch.setitem(published.ROWS, "x", row(file))
         for _ in range(2):
             path = weights.obtain("x")
-            assert path == cache / "x/x.pt" and path.read_bytes() == b"the weights"
+            assert path == cache / "x/x.pt" and path.read_bytes() == b"PK weights "
         assert len(host.asked) == 1
     assert [p.name for p in cache.rglob("*.pt")] == ["x.pt"], "the download is not kept twice"
 
@@ -78,15 +78,21 @@ def test_a_wrong_checksum_is_refused(cache: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_fetched_weights_make_the_encoder(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A small ViT in the released naming, through the whole way."""
+    """A small ViT in the released naming, through the whole way; what is none is not kept."""
     sizes = {"encoder_width": 32, "encoder_depth": 1, "encoder_heads": 2}
     torch.manual_seed(0)
     made = vit.make(None, **sizes)
     source = cache.parent / "x.pt"
     torch.save(encoder_checks.released(made.net), source)
-    with hosts.serving(source.read_bytes()) as host:
+    with hosts.serving(b"<html>Log in</html>") as host:
         file = File("x.pt", (f"{host.address}/x.pt",))
         monkeypatch.setitem(published.ROWS, "x", replace(row(file), options=sizes))
+        with pytest.raises(FileNotFoundError, match=r"no \.pt file"):
+            weights.make("x")
+        host.content = source.read_bytes()[:-1000]  # found out when it is read
+        with pytest.raises(ValueError, match=r"x\.pt"):
+            weights.make("x")
+        host.content = source.read_bytes()
         ours = weights.make("x")
     wave = torch.linspace(-1, 1, 20_000)
     expected = made.embed(wave, sample_rate=16000)
