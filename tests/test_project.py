@@ -193,7 +193,7 @@ def test_notebooks_are_in_canonical_form(path: Path) -> None:
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_notebooks_are_short_and_define_nothing(path: Path) -> None:
     cells = [c for c in notebook(path).cells if c.cell_type == "code"]
-    assert 0 < len(cells) <= 12
+    assert 0 < len(cells) <= 13
     for cell in cells:
         assert len(cell.source.splitlines()) <= 10, cell.source
         assert not re.search(r"^\s*(def|class|!|%)", cell.source, re.MULTILINE), cell.source
