@@ -33,7 +33,7 @@ from matpac.audio.logmel import LogMel
 from matpac.core import distributed
 from matpac.encoders.frozen import frozen
 from matpac.params import load
-from matpac.pretraining import config, flops
+from matpac.pretraining import config, sizes
 from matpac.pretraining.batches import loader
 from matpac.pretraining.config import ResolvedRun
 
@@ -67,7 +67,7 @@ class Kit:
             device=self.device,
             dtype=torch.bfloat16,
         )
-        self.work = flops.per_clip(self.run, self.num_mels)
+        self.work = sizes.per_clip(self.run, self.num_mels)
         self.rates: dict[str, float] = {}
 
     def write(self, part: str, **found: Any) -> None:

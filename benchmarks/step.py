@@ -10,8 +10,9 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import measure
+from matpac.method.masking import num_visible
 from matpac.method.schedules import Scheduled
-from matpac.pretraining import flops
+from matpac.pretraining import sizes
 from matpac.pretraining.batches import Batch
 from matpac.pretraining.config import ResolvedRun
 from matpac.pretraining.trainer import Trainer
@@ -48,7 +49,8 @@ def report(
     torch.set_num_threads(threads)
     trainer = make_trainer(run, num_mels, batch_size=batch_size, precision="float32")
     step = make_step(trainer, num_mels, batch_size)
-    masked = flops.Tokens.of(run.model, num_mels).masked
+    patches = trainer.student.patches.num_patches
+    masked = patches - num_visible(patches, run.model.mask_ratio)
     width = run.model.encoder_width
     shapes = {
         "MLP": (batch_size * (1 + masked), width, int(width * run.model.mlp_ratio)),
@@ -62,7 +64,7 @@ def report(
             )
     found = measure.in_turns(works, rounds)
     peak = measure.memory_gib("VmHWM")
-    work = flops.per_clip(run, num_mels) * batch_size
+    work = sizes.per_clip(run, num_mels) * batch_size
     reached = [work / each for each in found.pop("step")]
     return {
         "settings": {

@@ -20,7 +20,7 @@ from benchmarks.tables import BEGIN, END, insert, of_gpu, results, table
 from matpac.core import files
 from matpac.core.parallel import Workers
 from matpac.features.store import Store
-from matpac.pretraining import flops
+from matpac.pretraining import sizes
 
 ROOT = Path(__file__).parents[1]
 
@@ -78,7 +78,7 @@ def test_a_step_computes_what_is_counted_and_nothing_else() -> None:
     ours = {torch.ops.mkldnn._linear_pointwise: _flops_of_linear}
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False, custom_mapping=ours) as all_:
         update()
-    assert all_.get_total_flops() == 3 * flops.per_clip(run, 16)
+    assert all_.get_total_flops() == 3 * sizes.per_clip(run, 16)
 
 
 def _flops_of_linear(inputs, weight, *_: object, out_shape=None, **__: object) -> int:
@@ -92,7 +92,7 @@ def test_step_reports_rates_that_fit_together() -> None:
     finally:
         torch.set_num_threads(threads)
     figures = found["figures"]
-    work = 2 * flops.per_clip(tiny.run(), 16)
+    work = 2 * sizes.per_clip(tiny.run(), 16)
     assert figures["gflop_per_s"] * 1e9 == pytest.approx(
         work / 2 * figures["samples_per_s"], rel=0.01
     )

@@ -123,15 +123,15 @@ def cost(throughput: float | None, measure: bool, gpus: int) -> None:
     """Prints parameters, work, memory and hours of the profile's runs."""
     from matpac.cli import cost
 
-    cost.main(throughput=throughput, measure=measure, gpus=gpus)
+    cost.main(clips_per_s=throughput, measure=measure, gpus=gpus)
 
 
 @main.command()
 def minutes() -> None:
     """Prints how long each stage took when it last ran."""
-    from matpac.cli import minutes
+    from matpac.cli import plan
 
-    minutes.main()
+    plan.print_minutes()
 
 
 @main.command()

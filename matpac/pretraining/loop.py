@@ -18,7 +18,7 @@ from matpac.pretraining.logs import Logs, LogWriter
 from matpac.pretraining.monitor import Watch
 from matpac.pretraining.plan import Plan
 from matpac.pretraining.run import Job, finish, prepare
-from matpac.pretraining.throughput import Meter
+from matpac.pretraining.throughput import metered
 from matpac.pretraining.trainer import Trainer
 
 
@@ -55,7 +55,7 @@ def _train(job: Job) -> dict[str, Any]:
         Progress(
             total_steps, f"pretrain {job.name}", unit="step", initial=first, enabled=main
         ) as progress,
-        Meter(job, updates=total_steps - first, progress=progress) as meter,
+        metered(job, updates=total_steps - first, progress=progress) as updated,
     ):
         watch = Watch(job.name, trainer, batches, plan, progress)
         for step, batch in enumerate(data, start=first):
@@ -67,7 +67,7 @@ def _train(job: Job) -> dict[str, Any]:
             saving = due or last or stop
             lost = watch.look(writer.flush(everything=bool(saving)), writer.note)
             progress.update()
-            meter.update()
+            updated()
             if saving or lost:
                 save(batches, trainer, checkpoints, logs, lost.step if lost else step + 1)
             if last or stop or lost:

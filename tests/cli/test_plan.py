@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import test_cost
 
-from matpac.cli import costs, plan
+from matpac.cli import cost, plan
 from matpac.core import paths
 
 STAGES = ["fetch@smoke", "pretrain@smoke-base", "pretrain@smoke-k8", "pretrain@paper-base"]
@@ -25,7 +25,7 @@ def test_stages_are_sorted_by_kind() -> None:
     assert plan.by_kind(STAGES, "mini") == {}
 
 
-def executed(folder: Path, name: str, seconds: float) -> None:
+def executed(folder: Path, name: str, seconds: float | None) -> None:
     """A notebook as papermill leaves it."""
     record = {"start_time": name, "duration": seconds}
     (folder / f"{name}.ipynb").write_text(json.dumps({"metadata": {"papermill": record}}))
@@ -39,13 +39,11 @@ def test_hours_are_calculated_or_those_of_the_last_time(
     folder = paths.small(params) / "executed"
     folder.mkdir(parents=True)
     executed(folder, "01_fetch", 1800.0)
-    trainings = costs.trainings(params, clips_per_s=0.01)
     kinds = plan.by_kind(STAGES, "smoke") | {"pretrain": ["base"]}
-    _, _, *lines = plan.stages_table(params, kinds, trainings).splitlines()
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+    _, *rows = test_cost.cells(plan.stages_table(params, kinds, training=26.67))
     assert rows == [
         ["fetch", "1", "0.5", ""],
-        ["pretrain", "1", plan.cost.number(trainings[0].hours), "base"],
+        ["pretrain", "1", "26.7", "base"],
         ["probe", "1", "?", "base"],  # never ran
         ["sources", "1", "0", ""],
     ]
@@ -57,20 +55,26 @@ def test_the_whole_plan(
     monkeypatch.setenv("MATPAC_ROOT", str(tmp_path))
     params = test_cost.make_params()
     monkeypatch.setattr(plan, "load", lambda: params)
-    monkeypatch.setattr(plan.cost, "rate", lambda *_, **__: (0.01, "measured on card"))
+    monkeypatch.setattr(cost, "rate", lambda params: (0.01, "measured on card"))
     monkeypatch.setattr(plan, "stale", lambda root: ["pretrain@smoke-k8"])
     plan.main()
     out = capsys.readouterr().out
-    hours = sum(t.hours for t in costs.trainings(params, clips_per_s=0.01) if t.run == "k8")
-    assert (
-        f"pretrain: {plan.cost.number(hours)} h from scratch on 1 x 0.01 clips/s (measured on card)"
-        in out
-    )
-    assert f", {plan.cost.number(hours)} device-hours" in out and "its clips are assumed" in out
-    assert "disk when all is done: log-mel stores 15.4 MB" in out and "are free at" in out
+    hours = sum(t.hours for t in cost.trainings(params, clips_per_s=0.01) if t.run == "k8")
+    told = f"pretrain: {cost.number(hours)} h from scratch on 1 x 0.01 clips/s (measured on card), "
+    told += f"{cost.number(hours)} device-hours; an epoch of 96 clips (embedded as params.yaml asks"
+    assert told in out
+    assert f"disk when all is done: {cost.disk(params)}; " in out and "are free at" in out
     monkeypatch.setattr(plan, "stale", lambda root: [])
     plan.main()
     assert capsys.readouterr().out == "profile smoke: everything is up to date\n"
+
+
+def test_minutes_are_those_that_papermill_recorded(tmp_path: Path) -> None:
+    executed(tmp_path, "b", 90)
+    executed(tmp_path, "a", 30)
+    executed(tmp_path, "c", None)
+    executed(tmp_path, "of_another_run", 30)
+    assert plan.minutes(tmp_path, "bacd") == {"a": 0.5, "b": 1.5}
 
 
 @pytest.mark.slow

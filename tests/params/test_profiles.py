@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from matpac.cli import minutes
 from matpac.params import load, profiles
 
 import smoke
@@ -65,12 +64,3 @@ def test_a_command_runs_under_a_profile_and_its_failure_restores(root: Path) -> 
     assert profiles.run_under("paper", [sys.executable, "-c", code], root) == 1
     assert profiles.run_under("mini", [sys.executable, "-c", code], root) == 0
     assert load(root / "params.yaml").profile == "mini"
-
-
-def test_minutes_are_those_that_papermill_recorded(tmp_path: Path) -> None:
-    for name, start, seconds in (("b", "2026-01-01T10:00", 90), ("a", "2026-01-01T11:00", 30)):
-        recorded = f'{{"papermill": {{"start_time": "{start}", "duration": {seconds}}}}}'
-        (tmp_path / f"{name}.ipynb").write_text(f'{{"metadata": {recorded}}}')
-    (tmp_path / "c.ipynb").write_text('{"metadata": {"papermill": {"duration": null}}}')
-    (tmp_path / "of_another_run.ipynb").write_text((tmp_path / "a.ipynb").read_text())
-    assert list(minutes.minutes(tmp_path, "abc").items()) == [("b", 1.5), ("a", 0.5)]
