@@ -27,12 +27,11 @@ from typing import Any, Self, TypeVar
 
 import joblib
 
-from matpac.core import paths
-from matpac.core.cluster import VARIABLE, Cluster
+from matpac.core import cluster, paths
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
-Pool = TypeVar("Pool", bound=Executor | Cluster)
+Pool = TypeVar("Pool", bound=Executor)
 
 
 class Workers:
@@ -59,8 +58,8 @@ class Workers:
     ) -> None:
         self.count = count or joblib.cpu_count()  # which knows affinity and a container's share
         self.preload, self.fewest, self.folders = preload, fewest, folders
-        self.setting = "logmel.scheduler" if scheduler else VARIABLE
-        self.scheduler = scheduler or os.environ.get(VARIABLE)
+        self.setting = "logmel.scheduler" if scheduler else cluster.VARIABLE
+        self.scheduler = scheduler or os.environ.get(cluster.VARIABLE)
         self._open = ExitStack()
 
     @classmethod
@@ -89,41 +88,31 @@ class Workers:
             num_items: files or clips in all jobs together, compared with ``fewest``.
             ordered: False: results come as they are ready, so that none waits for a slower one.
         Raises: whatever ``function`` raises; RuntimeError if a process is killed or a cluster gives
-            up; as `Cluster`.
+            up; as `matpac.core.cluster.connect`.
         """
         if self.scheduler:
-            return self._cluster.map(function, jobs, ordered=ordered)
-        if self.count == 1:
-            return map(function, jobs)
-        few = num_items < self.fewest and "_processes" not in vars(self)
-        executor = self._threads if few else self._processes
-        return self._results(executor, function, jobs, ordered)
+            executor, many = self._cluster, cluster.JOBS_AT_A_TIME
+            calls = (cluster.packed(function, job, self.folders) for job in jobs)
+            with cluster.explained(f"{self.setting} {self.scheduler}"):
+                yield from _results(executor, cluster.unpacked(), calls, ordered, many)
+        elif self.count == 1:
+            yield from map(function, jobs)
+        else:
+            few = num_items < self.fewest and "_processes" not in vars(self)
+            executor = self._threads if few else self._processes
+            try:
+                yield from _results(executor, function, jobs, ordered, 4 * self.count)
+            except BrokenProcessPool as error:
+                raise RuntimeError(
+                    f"one of {self.count} worker processes was killed, most often because memory "
+                    "ran out; what is finished is kept: run the stage again, with a smaller "
+                    "logmel.workers if that is so (in a script of your own, the call also has to "
+                    'stand below `if __name__ == "__main__":`)'
+                ) from error
 
     def pool(self) -> ProcessPoolExecutor | None:
         """Processes on this machine; None if there is one worker: this process."""
         return self._processes if self.count > 1 else None
-
-    def _results(
-        self, executor: Executor, function: Callable, jobs: Iterable, ordered: bool
-    ) -> Iterator:
-        in_flight: list[Future] = []  # in the order of submission
-        try:
-            for job in jobs:
-                in_flight.append(executor.submit(function, job))
-                if len(in_flight) >= 4 * self.count:
-                    yield from _ready(in_flight, ordered)
-            while in_flight:
-                yield from _ready(in_flight, ordered)
-        except BrokenProcessPool as error:
-            raise RuntimeError(
-                f"one of {self.count} worker processes was killed, most often because memory ran "
-                "out; what is finished is kept: run the stage again, with a smaller "
-                "logmel.workers if that is so (in a script of your own, the call also has to "
-                'stand below `if __name__ == "__main__":`)'
-            ) from error
-        finally:
-            for future in in_flight:
-                future.cancel()
 
     @cached_property
     def _threads(self) -> ThreadPoolExecutor:
@@ -137,8 +126,10 @@ class Workers:
         )
 
     @cached_property
-    def _cluster(self) -> Cluster:
-        return self._opened(Cluster(self.scheduler, setting=self.setting, folders=self.folders))
+    def _cluster(self) -> Executor:
+        client = cluster.connect(self.scheduler, setting=self.setting)
+        self._open.callback(client.close)
+        return client.get_executor(pure=False)
 
     def _opened(self, executor: Pool) -> Pool:
         self._open.callback(executor.shutdown, cancel_futures=True)
@@ -151,12 +142,28 @@ class Workers:
         self._open.close()
 
 
-def _ready(in_flight: list[Future], ordered: bool) -> Iterator:
-    """Waits for the oldest, or for any, and takes what is done out of ``in_flight``."""
-    done = in_flight[:1] if ordered else wait(in_flight, return_when=FIRST_COMPLETED).done
-    for future in done:
-        in_flight.remove(future)
-        yield future.result()
+def _results(
+    executor: Executor, function: Callable, jobs: Iterable, ordered: bool, at_a_time: int
+) -> Iterator:
+    """Of ``jobs``, of which so many wait or run."""
+    in_flight: list[Future] = []  # in the order of submission
+
+    def ready() -> Iterator:
+        done = in_flight[:1] if ordered else wait(in_flight, return_when=FIRST_COMPLETED).done
+        for future in done:
+            in_flight.remove(future)
+            yield future.result()
+
+    try:
+        for job in jobs:
+            in_flight.append(executor.submit(function, job))
+            if len(in_flight) >= at_a_time:
+                yield from ready()
+        while in_flight:
+            yield from ready()
+    finally:
+        for future in in_flight:
+            future.cancel()
 
 
 def unforked(preload: str) -> multiprocessing.context.BaseContext:
@@ -172,7 +179,7 @@ def unforked(preload: str) -> multiprocessing.context.BaseContext:
     return context
 
 
-def follow_the_parent(*_: object) -> None:
+def follow_the_parent() -> None:
     """In a new process: Ctrl-C is for the parent to handle, and its end, even by force, is ours."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()

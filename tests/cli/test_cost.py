@@ -132,7 +132,8 @@ def test_disk_by_hand(empty_root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "text"), [(97_280, "97.3 kB"), (472e6, "472 MB"), (1.5e9, "1.50 GB"), (2e12, "2.00 TB")]
+    ("size", "text"),
+    [(97_280, "97.3 kB"), (472e6, "472 MB"), (1.5e9, "1.50 GB"), (2e12, "2.00 TB")],
 )
 def test_amounts(size: float, text: str) -> None:
     assert cost.amount(size) == text

@@ -250,7 +250,7 @@ def test_workers_that_lack_this_library_say_so(
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     with (
         started(tmp_path, without_library=elsewhere) as (address, _),
-        pytest.raises(RuntimeError, match=r"on \S+ cannot import this library \(No module named"),
+        pytest.raises(RuntimeError, match=r"a worker cannot import this library \(No module named"),
     ):
         checked(Workers(preload="math", scheduler=address), list(texts))
 
