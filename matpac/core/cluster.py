@@ -10,7 +10,7 @@ kinds of processors last digits may still differ: equal machines make equal stor
 import pickle
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
 from functools import cache, partial
 from importlib import metadata
@@ -119,19 +119,27 @@ def run(
     return function(job)
 
 
-def packed(function: Callable[[Any], Any], job: Any, folders: Sequence[Path]) -> bytes:
-    """What `unpacked` takes: a call of `run`."""
+def asking(
+    client: "Client", function: Callable[[Any], Any], folders: Sequence[Path]
+) -> Callable[[Any], Future]:
+    """What asks the workers for ``function`` of a job, by way of `run`."""
+    executor = client.get_executor(pure=False)
     seen = [str(folder.resolve()) for folder in folders]
-    return pickle.dumps(partial(run, function, job, environment(), seen))
 
-
-def unpacked() -> Callable[[bytes], Any]:
-    """Makes the call, on a worker; the scheduler on the way to it may lack this library."""
-
-    def call(content: bytes) -> Any:
-        # Sent as bytecode, as all functions within functions are: it may use nothing from outside.
+    def unpacked(content: bytes) -> Any:
+        # Sent as bytecode, as all functions within functions are: it may use nothing from outside,
+        # and the scheduler on the way to a worker may lack this library.
         import pickle
 
         return pickle.loads(content)()
 
-    return call
+    def submit(job: Any) -> Future:
+        content = pickle.dumps(partial(run, function, job, environment(), seen))
+
+        async def ask() -> Future:
+            return executor.submit(unpacked, content)
+
+        # In the client's own thread: when the scheduler ends, that goes through what was asked.
+        return client.sync(ask)
+
+    return submit

@@ -20,14 +20,17 @@ from concurrent.futures import (
 )
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from threading import Thread
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import joblib
 
 from matpac.core import cluster, paths
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -91,17 +94,16 @@ class Workers:
             up; as `matpac.core.cluster.connect`.
         """
         if self.scheduler:
-            executor, many = self._cluster, cluster.JOBS_AT_A_TIME
-            calls = (cluster.packed(function, job, self.folders) for job in jobs)
+            submit = cluster.asking(self._client, function, self.folders)
             with cluster.explained(f"{self.setting} {self.scheduler}"):
-                yield from _results(executor, cluster.unpacked(), calls, ordered, many)
+                yield from _results(submit, jobs, ordered, cluster.JOBS_AT_A_TIME)
         elif self.count == 1:
             yield from map(function, jobs)
         else:
             few = num_items < self.fewest and "_processes" not in vars(self)
-            executor = self._threads if few else self._processes
+            submit = partial((self._threads if few else self._processes).submit, function)
             try:
-                yield from _results(executor, function, jobs, ordered, 4 * self.count)
+                yield from _results(submit, jobs, ordered, 4 * self.count)
             except BrokenProcessPool as error:
                 raise RuntimeError(
                     f"one of {self.count} worker processes was killed, most often because memory "
@@ -126,10 +128,10 @@ class Workers:
         )
 
     @cached_property
-    def _cluster(self) -> Executor:
+    def _client(self) -> "Client":
         client = cluster.connect(self.scheduler, setting=self.setting)
         self._open.callback(client.close)
-        return client.get_executor(pure=False)
+        return client
 
     def _opened(self, executor: Pool) -> Pool:
         self._open.callback(executor.shutdown, cancel_futures=True)
@@ -143,7 +145,7 @@ class Workers:
 
 
 def _results(
-    executor: Executor, function: Callable, jobs: Iterable, ordered: bool, at_a_time: int
+    submit: Callable[[Any], Future], jobs: Iterable, ordered: bool, at_a_time: int
 ) -> Iterator:
     """Of ``jobs``, of which so many wait or run."""
     in_flight: list[Future] = []  # in the order of submission
@@ -156,7 +158,7 @@ def _results(
 
     try:
         for job in jobs:
-            in_flight.append(executor.submit(function, job))
+            in_flight.append(submit(job))
             if len(in_flight) >= at_a_time:
                 yield from ready()
         while in_flight:

@@ -8,6 +8,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,7 +25,6 @@ from matpac.pretraining.trainer import Trainer
 FILE = "throughput.json"
 WARM_UP, FEWEST = 10, 20
 """Updates of a run that are not timed, and those that have to be, for a rate to be kept."""
-UNITS = (("days", 86400.0), ("h", 3600.0), ("min", 60.0), ("s", 1.0))
 
 
 class Rate(NamedTuple):
@@ -108,15 +108,9 @@ def estimate(run: ResolvedRun, *, updates: int, rate: Rate | None, processes: in
         took = f"no run was timed on {where} yet (`matpac cost` tries some updates)"
     else:
         together = rate.clips_per_s * processes
-        took = f"about {duration(updates * batch / together)} on {where} "
-        took += f"(measured: {together:,.4g} clips/s)"
+        needed = timedelta(seconds=round(updates * batch / together))
+        took = f"about {needed} h on {where} (measured: {together:,.4g} clips/s)"
     return f"{updates:,} updates of {batch:,} clips; {took}"
-
-
-def duration(seconds: float) -> str:
-    """In the largest unit of which there are two, three digits long."""
-    unit, size = next((each for each in UNITS if seconds >= 2 * each[1]), UNITS[-1])
-    return f"{seconds / size:.3g} {unit}"
 
 
 def measure(run: ResolvedRun, *, num_mels: int, seconds: float = 5.0) -> Rate:
