@@ -1,0 +1,147 @@
+"""What a training on one's own folder gave: a score where there are classes, and a picture.
+
+Shapes: N clips, D embedding size.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from matpac.core import files, paths
+from matpac.data import manifests
+from matpac.encoders.frozen import load_encoder
+from matpac.features.store import Store
+from matpac.params import Params
+from matpac.probing.embedders import Stored
+from matpac.probing.extract import extract
+from matpac.probing.knn import knn
+from matpac.probing.probe import load_task
+from matpac.probing.rows import list_features
+from matpac.reporting.plots import STYLE
+from matpac.reporting.statistics import interval
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+TASK = "sounds"
+FEWEST_POINTS, MOST_POINTS = 5, 3000
+"""Clips in the picture; t-SNE of the most takes ten seconds on two cores."""
+MOST_NAMED = 50
+"""Classes whose names fit into the picture."""
+
+
+class Score(NamedTuple):
+    """Accuracy of k nearest neighbours, in %."""
+
+    what: str
+    mean: float
+    ci95: float
+    """Half width of the 95 % interval over the folds."""
+
+
+def score(params: Params) -> tuple[list[Score], float]:
+    """k nearest neighbours on the classes: a fold is asked, the others answer; each fold once.
+
+    k is chosen on a validation part of the others (`matpac.probing.knn`).
+
+    Returns: of the trained encoder, the same before training, and log-mel statistics; and what
+        naming the largest class each time gives, in %.
+    """
+    once = params.probe.model_copy(update={"repeats": 1})
+    params = params.model_copy(update={"probe": once})
+    names = {"base": "this encoder"} | {n: e.label.lower() for n, e in params.encoders.items()}
+    found = []
+    for name, what in names.items():
+        (features,) = list_features(params, name)
+        task, manifest, _ = load_task(params, features, TASK)
+        scores = 100 * np.array([row["score"] for row in knn(task)])
+        found.append(Score(what, float(scores.mean()), interval(scores)))
+    guessing = 100 * float(manifest["label"].value_counts(normalize=True).max())
+    return found, guessing
+
+
+def told(scores: list[Score], guessing: float) -> list[str]:
+    """The scores in lines."""
+    lines = [f"  {each.what:<22}{each.mean:5.1f} ± {each.ci95:.1f} %" for each in scores] + [
+        f"  {'guessing':<22}{guessing:5.1f} %  (the largest class each time)"
+    ]
+    best = max(scores[1:], key=lambda each: each.mean)
+    if scores[0].mean <= best.mean:
+        lines.append(
+            f"  No better than {best.what}: more minutes or more sounds may help, or a published "
+            "encoder (docs/encoders.md)."
+        )
+    title = "k nearest neighbours, accuracy over five folds with its 95 % interval:"
+    return [title, *lines]
+
+
+def picture(params: Params, classes: pd.Series, path: Path) -> int:
+    """Draws the embeddings of the clips in two dimensions (t-SNE), to a PNG.
+
+    Args: classes: file -> sub-folder or "", which colours its dot.
+    Returns: how many clips are drawn.
+    Raises: ImportError without matplotlib; ValueError if there are too few clips.
+    """
+    from matplotlib import style
+
+    embeddings, names = embedded(params)
+    if len(names) < FEWEST_POINTS:
+        raise ValueError(f"got {len(names)} clips, needed: {FEWEST_POINTS}")
+    if len(names) > MOST_POINTS:
+        chosen = np.random.default_rng(0).choice(len(names), MOST_POINTS, replace=False)
+        embeddings, names = embeddings[chosen], names[chosen]
+    points = flattened(embeddings)
+    colours = classes.reindex(names).fillna("").to_numpy(str)
+    with style.context(STYLE):
+        figure = _drawn(points, colours, f"{params.runs['base'].label}, t-SNE")
+        with files.replacing(path) as temporary:
+            figure.savefig(temporary, format="png", dpi=150, metadata={"Software": None})
+    return len(names)
+
+
+def embedded(params: Params) -> tuple[np.ndarray, np.ndarray]:
+    """Embeddings (N, D) of all clips that were trained on, and their files (N,)."""
+    folder = paths.small(params) / "pretrain" / "base" / f"seed_{params.pretrain.seed}"
+    encoder = load_encoder(folder)
+    embeddings, names = [], []
+    for corpus in params.corpora:
+        store = Store(paths.bulk(params) / "logmel" / corpus)
+        kept = paths.bulk(params) / "embeddings" / "base"
+        embeddings.append(extract(Stored(encoder, store), kept, name="base"))
+        manifest, _ = manifests.load(params, corpus, columns=["path"])
+        names.append(manifest["path"].to_numpy(str)[store.rows])
+    return np.concatenate(embeddings), np.concatenate(names)
+
+
+def flattened(embeddings: np.ndarray) -> np.ndarray:
+    """(N, D) -> (N, 2) by t-SNE, always the same for the same numbers; N is 3 or more."""
+    from sklearn.manifold import TSNE
+    from sklearn.preprocessing import StandardScaler
+
+    perplexity = min(30.0, (len(embeddings) - 1) / 3)
+    scaled = StandardScaler().fit_transform(embeddings)
+    return TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(scaled)
+
+
+def _drawn(points: np.ndarray, classes: np.ndarray, title: str) -> "Figure":
+    """A dot per clip, and each class's name in the middle of its dots."""
+    from matplotlib import colormaps, patheffects
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.0, 5.0))
+    axes = figure.subplots()
+    colours = colormaps["tab20"].colors
+    named = sorted(set(classes) - {""})
+    for number, name in enumerate(["", *named] if "" in classes else named):
+        own = points[classes == name]
+        colour = colours[number % len(colours)] if name else "0.7"
+        axes.scatter(*own.T, s=3, color=colour, linewidths=0)
+        if name and len(named) <= MOST_NAMED:
+            text = axes.text(*np.median(own, axis=0), name, ha="center", va="center", fontsize=6)
+            text.set_path_effects([patheffects.withStroke(linewidth=1.5, foreground="white")])
+    axes.set(xticks=[], yticks=[], title=title)
+    axes.spines[:].set_visible(False)
+    axes.set_aspect("equal")
+    return figure
