@@ -96,8 +96,9 @@ def frames(params: Any) -> np.ndarray:
     hop_s = params.logmel.hop_ms / 1000
     if (seconds := found.sum() * hop_s) < LEAST_SECONDS:
         raise ValueError(
-            f"got {seconds:.0f} s of audio in clips of {SHORTEST_CROP * hop_s:g} s or longer, "
-            f"needed: {LEAST_SECONDS} s; an hour is a good beginning"
+            f"{params.datasets['sounds'].audio}: got {seconds:.0f} s of audio in clips of "
+            f"{SHORTEST_CROP * hop_s:g} s or longer, needed: {LEAST_SECONDS} s; an hour is a good "
+            "beginning"
         )
     return found
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 TASK = "sounds"
 FEWEST_POINTS, MOST_POINTS = 5, 3000
 """Clips in the picture; t-SNE of the most takes ten seconds on two cores."""
+AROUND = 20
+"""Dots that decide where a class's name stands."""
 MOST_NAMED = 50
 """Classes whose names fit into the picture."""
 
@@ -126,11 +128,15 @@ def flattened(embeddings: np.ndarray) -> np.ndarray:
 
 
 def _drawn(points: np.ndarray, classes: np.ndarray, title: str) -> "Figure":
-    """A dot per clip, and each class's name in the middle of its dots."""
+    """A dot per clip, and each class's name at that of its dots with most of them around it."""
     from matplotlib import colormaps, patheffects
     from matplotlib.figure import Figure
+    from sklearn.neighbors import NearestNeighbors
 
-    figure = Figure(figsize=(5.0, 5.0))
+    around = NearestNeighbors(n_neighbors=min(AROUND, len(points))).fit(points)
+    nearest = around.kneighbors(points, return_distance=False)  # (N, AROUND)
+    alike = (classes[nearest] == classes[:, None]).sum(axis=1)
+    figure = Figure(figsize=(5.0, 4.0))
     axes = figure.subplots()
     colours = colormaps["tab20"].colors
     named = sorted(set(classes) - {""})
@@ -139,9 +145,9 @@ def _drawn(points: np.ndarray, classes: np.ndarray, title: str) -> "Figure":
         colour = colours[number % len(colours)] if name else "0.7"
         axes.scatter(*own.T, s=3, color=colour, linewidths=0)
         if name and len(named) <= MOST_NAMED:
-            text = axes.text(*np.median(own, axis=0), name, ha="center", va="center", fontsize=6)
+            at = own[alike[classes == name].argmax()]
+            text = axes.text(*at, name, ha="center", va="center", fontsize=5)
             text.set_path_effects([patheffects.withStroke(linewidth=1.5, foreground="white")])
     axes.set(xticks=[], yticks=[], title=title)
     axes.spines[:].set_visible(False)
-    axes.set_aspect("equal")
     return figure

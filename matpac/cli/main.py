@@ -66,9 +66,11 @@ def check(file: Path | None) -> None:
     from matpac.params import load
 
     params = load(file)
+    if file is not None:
+        return  # it may be checked outside a project, too
     stores = paths.bulk(params) / "logmel"
     new = [n for n in used_folders(params) if not (stores / n / "index.json").exists()]
-    if file is None and (problems := missing_files(params, names=new)):
+    if problems := missing_files(params, names=new):
         raise FileNotFoundError("\n".join([f"{paths.root() / 'params.yaml'}:", *problems]))
 
 

@@ -92,8 +92,9 @@ def begin(out: Path, sounds: Sounds, *, minutes: float | None, size: str | None)
             told = told.replace(str(record["files"]), "those of before")
             raise ValueError(f"{out}: another run:\n{told}\ngive another -o, or remove it")
         record |= {name: value for name, value in asked.items() if value is not None}
-        if not record["result"]:
-            print(f"{out}: going on with what is there")
+        if record["result"]:
+            return record
+        print(f"{out}: going on with what is there")
     out.mkdir(parents=True, exist_ok=True)
     files.write_json(path, record)
     return record
