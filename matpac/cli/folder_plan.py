@@ -4,7 +4,6 @@ Everything is arithmetic but one number per size that comes into question, the c
 this machine trains on, tried for a few seconds.
 """
 
-import copy
 import re
 from functools import cache
 from pathlib import Path
@@ -105,14 +104,14 @@ def frames(params: Any) -> np.ndarray:
 
 def plan(
     data: dict[str, Any], clips: np.ndarray, *, minutes: float, size: str | None, label: str
-) -> tuple[Params, str]:
+) -> tuple[Params, str, str]:
     """The whole of ``params.yaml`` for a training that takes so many minutes on this machine.
 
     Args:
         data: as `data_sections`; clips: frames of each, as `frames`.
         size: one of `SIZES`; None: the largest that sees enough crops, for which it is tried.
         label: of the run.
-    Returns: the parameters, and what was chosen and why, in lines.
+    Returns: the parameters; the size; and what was chosen and why, in lines.
     """
     tried: list[Planned] = []
     said = []
@@ -130,7 +129,7 @@ def plan(
     chosen = tried[-1]
     params = parse(Params, _scheduled(chosen, clips), source="plan")
     throughput.remember(paths.bulk(params), config.resolve(params, "base"), chosen.rate)
-    return params, _told(chosen, clips, said, params, asked=size is not None)
+    return params, chosen.size, _told(chosen, clips, said, params, asked=size is not None)
 
 
 def write(params: Params, sounds: Sounds, path: Path) -> None:
@@ -145,12 +144,12 @@ def write(params: Params, sounds: Sounds, path: Path) -> None:
 
 def _sections(data: dict[str, Any], size: str, clips: np.ndarray, label: str) -> dict[str, Any]:
     """All sections, with a schedule that is only good for a trial."""
-    common, own = template()["params"], copy.deepcopy(template()["sizes"][size])
+    common, own = template()["params"], template()["sizes"][size]
     enough = int(np.quantile(clips, 1 - USABLE, method="lower"))
     crop = min(own["longest_crop"], enough) // 16 * 16
-    placeholder = {"epochs": 1.0, "warmup_epochs": 0.0, "diagnostics_every": 10}
+    placeholder: dict[str, Any] = {"epochs": 1.0, "warmup_epochs": 0.0, "diagnostics_every": 10}
     if distributed.device().type == "cpu":
-        own["pretrain"] |= {"precision": "float32"}  # bfloat16 is slow on most of them
+        placeholder["precision"] = "float32"  # most emulate bfloat16
     decays = {"encoder_ema_decay": [0.9, 0.9], "head_ema_decay": [0.9, 1.0]}
     return data | {
         "model": {"crop_frames": crop} | common["model"] | own["model"],
@@ -174,7 +173,8 @@ def _tried(size: str, sections: dict[str, Any], minutes: float) -> Planned:
     seconds = min(TRIAL_S, 6 * minutes)
     rate = throughput.measure(run, num_mels=sections["logmel"]["num_mels"], seconds=seconds)
     batch = run.pretrain.batch_size
-    updates = max(20, int(60 * minutes * REACHED * rate.clips_per_s / batch))
+    together = rate.clips_per_s * distributed.num_processes(batch)
+    updates = max(20, int(60 * minutes * REACHED * together / batch))
     return Planned(size, sections, rate, updates, updates * batch)
 
 

@@ -69,12 +69,12 @@ class Sounds:
         return "\n".join(lines + [f"left out: {self.left_out}"] * bool(self.left_out))
 
     def _classes(self) -> str:
-        classes, scored = self.table["class"].nunique(), self.scored
+        scored = self.scored
         if scored.empty:
-            return "; no score in the end: that needs two sub-folders of five clips, as classes"
-        text = f" in {classes} sub-folders, taken for classes"
-        if (few := len(self.table) - len(scored)) > 0:
-            text += f" ({few} files lie in none, or in one of fewer than {FOLDS} clips: unscored)"
+            return f"; no score in the end: that needs two sub-folders of {FOLDS} clips, as classes"
+        text = f", {scored['class'].nunique()} sub-folders are taken for classes"
+        if rest := len(self.table) - len(scored):
+            text += f" ({rest} files in none, or in one of fewer than {FOLDS}, have no score)"
         if (groups := scored["group"].nunique()) < len(scored):
             example = scored["group"].iloc[0]
             text += f"; {groups} groups of files, such as {example!r}, are not torn apart"
@@ -136,16 +136,20 @@ def _beginning(name: str) -> str:
 
 def _folds(table: pd.DataFrame) -> pd.Series:
     """Folds of the classes that have a group for each; 0 for the rest."""
-    from sklearn.model_selection import StratifiedGroupKFold
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
     folds = pd.Series(0, index=table.index)
-    groups = table.groupby("class")["group"].nunique()
-    usable = [name for name, count in groups.items() if name and count >= FOLDS]
+    counts = table.groupby("class")["group"].nunique()
+    usable = [name for name, count in counts.items() if name and count >= FOLDS]
     rows = table.index[table["class"].isin(usable)]
     if len(usable) > 1:
-        splitter = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
         classed = table.loc[rows]
-        parts = splitter.split(classed, classed["class"], classed["group"])
+        grouped = classed["group"].duplicated().any()  # the other is quicker by far
+        splitter = (StratifiedGroupKFold if grouped else StratifiedKFold)(
+            FOLDS, shuffle=True, random_state=0
+        )
+        groups = classed["group"] if grouped else None
+        parts = splitter.split(classed, classed["class"], groups)
         for fold, (_, test) in enumerate(parts, start=1):
             folds[rows[test]] = fold
     return folds

@@ -74,30 +74,35 @@ def begin(out: Path, sounds: Sounds, *, minutes: float | None, size: str | None)
     if out.is_relative_to(folder):
         raise ValueError(f"{out}: lies in {folder}, the sounds; give another -o")
     asked = {"folder": str(folder), "files": sounds.digest, "minutes": minutes, "size": size}
+    record = asked | {"minutes": minutes or MINUTES, "result": None}
     path = out / RECORD
-    if not path.exists():
-        if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-            raise ValueError(f"{out}: is there, and no run of this command; give another -o")
-        record = asked | {"minutes": minutes or MINUTES, "result": None}
-    else:
-        record = files.read_json(path)
-        fixed = asked if (out / "params.yaml").exists() else {"folder": asked["folder"]}
-        wrong = [
-            f"  {name}: got {value}, begun with {record[name] or 'the one that fits'}"
-            for name, value in fixed.items()
-            if value is not None and value != record[name]
-        ]
-        if wrong:
-            told = "\n".join(wrong).replace(str(asked["files"]), "others")
-            told = told.replace(str(record["files"]), "those of before")
-            raise ValueError(f"{out}: another run:\n{told}\ngive another -o, or remove it")
-        record |= {name: value for name, value in asked.items() if value is not None}
+    if path.exists():
+        before = files.read_json(path)
+        if not isinstance(before, dict) or set(before) != set(record):
+            raise ValueError(f"{path}: no record of this command; give another -o")
+        if wrong := _differences(asked, before, planned=(out / "params.yaml").exists()):
+            raise ValueError("\n".join([f"{out}: another run; give another -o:", *wrong]))
+        record = before | {name: value for name, value in asked.items() if value is not None}
         if record["result"]:
             return record
         print(f"{out}: going on with what is there")
+    elif out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise ValueError(f"{out}: is there, and no run of this command; give another -o")
     out.mkdir(parents=True, exist_ok=True)
     files.write_json(path, record)
     return record
+
+
+def _differences(asked: dict[str, Any], before: dict[str, Any], *, planned: bool) -> list[str]:
+    """What is asked for and was not before; until there is a plan, only the folder counts."""
+    lines = [
+        f"  {name}: got {asked[name]}, begun with {before[name]}"
+        for name in (("folder", "minutes", "size") if planned else ("folder",))
+        if asked[name] is not None and asked[name] != before[name]
+    ]
+    if planned and asked["folder"] == before["folder"] and asked["files"] != before["files"]:
+        lines.append("  files: some are new, changed or gone since it began")
+    return lines
 
 
 @contextmanager
@@ -115,7 +120,7 @@ def rooted(out: Path) -> Iterator[None]:
 
 
 def prepare(out: Path, sounds: Sounds, record: dict[str, Any]) -> Params:
-    """Log-mels of the sounds, and the plan: that of before if there is one."""
+    """Log-mels of the sounds, and the plan: that of before if there is one; else noted, too."""
     path = out / "params.yaml"
     planned = load(path) if path.exists() else None
     data = planned or parse(FetchParams, folder_plan.data_sections(sounds, out))
@@ -128,7 +133,10 @@ def prepare(out: Path, sounds: Sounds, record: dict[str, Any]) -> Params:
     clips = folder_plan.frames(data)
     asked = {"minutes": record["minutes"], "size": record["size"]}
     label = f"MATPAC on {sounds.folder.resolve().name}"
-    params, why = folder_plan.plan(data.model_dump(exclude_unset=True), clips, **asked, label=label)
+    sections = data.model_dump(exclude_unset=True)
+    params, size, why = folder_plan.plan(sections, clips, **asked, label=label)
+    record["size"] = size
+    files.write_json(out / RECORD, record)
     folder_plan.write(params, sounds, path)
     print(why, flush=True)
     return load(path)

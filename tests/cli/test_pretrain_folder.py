@@ -126,11 +126,14 @@ def test_another_folder_or_question_is_refused(
     shutil.copytree(sounds, other)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").touch()
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "run.json").write_text("[1]")
     cases = [
         ((other, "-o", made), f"folder: got {other}, begun with {sounds}"),
         ((sounds, "-o", made, "--size", "small"), "size: got small, begun with mini"),
         ((sounds, "-o", made, "--minutes", 3), "minutes: got 3.0, begun with 0.01"),
         ((sounds, "-o", tmp_path / "mine"), "no run of this command; give another -o"),
+        ((sounds, "-o", tmp_path / "theirs"), "run.json: no record of this command"),
         ((sounds, "-o", sounds / "run"), "lies in"),
         ((sounds, "-o", tmp_path / "new", "--minutes", 0), "minutes: got 0, allowed: above 0"),
     ]
@@ -149,7 +152,7 @@ def test_new_files_are_another_run(
     sine(sounds / "low" / "new.wav", 400)
     try:
         assert run(sounds, "-o", tmp_path / "run") == 1
-        assert "files: got others, begun with those of before" in capsys.readouterr().err
+        assert "files: some are new, changed or gone since it began" in capsys.readouterr().err
     finally:
         (sounds / "low" / "new.wav").unlink()
 
@@ -316,7 +319,8 @@ def test_size_and_schedule_follow_from_audio_and_machine(
     )
     clips = np.array([40, 150, *[700] * 98])  # 95 % are as long as the longest crop
     data = folder_plan.data_sections(sounds, tmp_path / "run")
-    params, why = folder_plan.plan(data, clips, minutes=10, size=None, label="mine")
+    params, chosen, why = folder_plan.plan(data, clips, minutes=10, size=None, label="mine")
+    assert chosen == size
     assert params.model.crop_frames == {"mini": 96, "base": 608}[size]
     usable = int((clips >= params.model.crop_frames).sum())
     pretrain = params.pretrain
