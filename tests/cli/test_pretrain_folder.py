@@ -286,7 +286,7 @@ def test_classes_of_few_files_and_loose_files_are_heard_and_not_scored(tmp_path:
 
 
 def test_the_mini_size_is_the_mini_profile() -> None:
-    """But for what the schedule sets, threads (one seed), and files that may be bad."""
+    """But for what the trial and the schedule set, and files that may be bad."""
     mini, own = yaml.safe_load((ROOT / "params.yaml").read_text()), folder_plan.template()
     size, common = own["sizes"]["mini"], own["params"]
     model = {"crop_frames": size["longest_crop"]} | common["model"] | size["model"]
@@ -295,7 +295,7 @@ def test_the_mini_size_is_the_mini_profile() -> None:
     assert common["probe"] == mini["probe"]
     for section, ours in (
         ("objective", common["objective"]),
-        ("pretrain", common["pretrain"] | size["pretrain"] | {"threads": 1}),
+        ("pretrain", common["pretrain"] | size["pretrain"]),
     ):
         assert ours.items() <= mini[section].items()
     base, paper = own["sizes"]["base"], yaml.safe_load((ROOT / "params.paper.yaml").read_text())
