@@ -97,7 +97,7 @@ def picture(params: Params, classes: pd.Series, path: Path) -> int:
     points = flattened(embeddings)
     colours = classes.reindex(names).fillna("").to_numpy(str)
     with style.context(STYLE):
-        figure = _drawn(points, colours, f"{params.runs['base'].label}, t-SNE")
+        figure = draw(points, colours, f"{params.runs['base'].label}, t-SNE")
         with files.replacing(path) as temporary:
             figure.savefig(temporary, format="png", dpi=150, metadata={"Software": None})
     return len(names)
@@ -127,7 +127,7 @@ def flattened(embeddings: np.ndarray) -> np.ndarray:
     return TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(scaled)
 
 
-def _drawn(points: np.ndarray, classes: np.ndarray, title: str) -> "Figure":
+def draw(points: np.ndarray, classes: np.ndarray, title: str) -> "Figure":
     """A dot per clip, and each class's name at that of its dots with most of them around it."""
     from matplotlib import colormaps, patheffects
     from matplotlib.figure import Figure
@@ -146,8 +146,9 @@ def _drawn(points: np.ndarray, classes: np.ndarray, title: str) -> "Figure":
         axes.scatter(*own.T, s=3, color=colour, linewidths=0)
         if name and len(named) <= MOST_NAMED:
             at = own[alike[classes == name].argmax()]
-            text = axes.text(*at, name, ha="center", va="center", fontsize=5)
+            text = axes.text(*at, name, ha="center", va="center", fontsize=5, parse_math=False)
             text.set_path_effects([patheffects.withStroke(linewidth=1.5, foreground="white")])
-    axes.set(xticks=[], yticks=[], title=title)
+    axes.set(xticks=[], yticks=[])
+    axes.set_title(title, parse_math=False)
     axes.spines[:].set_visible(False)
     return figure

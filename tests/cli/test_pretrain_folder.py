@@ -1,5 +1,6 @@
 """`matpac pretrain FOLDER`: from a folder of sounds to an encoder, a score and a picture."""
 
+import io
 import json
 import os
 import re
@@ -14,7 +15,7 @@ import soundfile
 import yaml
 
 import matpac
-from matpac.cli import folder_plan, folder_scan, pretrain_folder
+from matpac.cli import folder_plan, folder_results, folder_scan, pretrain_folder
 from matpac.core import files
 from matpac.core.signals import Interrupted
 from matpac.params import load
@@ -335,6 +336,14 @@ def test_paths_that_a_parameter_file_would_read_otherwise(tmp_path: Path) -> Non
     sounds = names(tmp_path / "$HOME", "a.wav")
     with pytest.raises(ValueError, match="rename or link it"), pretrain_folder.rooted(tmp_path):
         folder_plan.data_sections(sounds, tmp_path)
+
+
+def test_a_picture_takes_any_names() -> None:
+    """Dollars would be mathematics to matplotlib."""
+    random = np.random.default_rng(0)
+    names = np.array(["a$b$\\frac", "", "Ж_{"])[np.arange(30) % 3]
+    figure = folder_results.draw(random.normal(size=(30, 2)), names, "$\\no$")
+    figure.savefig(io.BytesIO(), format="png")
 
 
 def test_the_environment_is_left_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
