@@ -65,8 +65,10 @@ class Sounds:
         return written
 
     def __str__(self) -> str:
-        lines = [f"{self.folder}: {len(self.table):,} audio files" + self._classes()]
-        return "\n".join(lines + [f"left out: {self.left_out}"] * bool(self.left_out))
+        text = f"{self.folder}: {len(self.table):,} audio files" + self._classes()
+        # Without a table the stage `fetch` says it.
+        told = self.left_out and not self.scored.empty
+        return f"{text}\nleft out: {self.left_out}" if told else text
 
     def _classes(self) -> str:
         scored = self.scored
