@@ -17,6 +17,7 @@ from matpac.params import Params
 from matpac.probing.embedders import Stored
 from matpac.probing.extract import extract
 from matpac.probing.knn import knn
+from matpac.probing.linear import choose, train_probes
 from matpac.probing.probe import load_task
 from matpac.probing.rows import list_features
 from matpac.reporting.plots import STYLE
@@ -35,18 +36,20 @@ MOST_NAMED = 50
 
 
 class Score(NamedTuple):
-    """Accuracy of k nearest neighbours, in %."""
+    """Accuracies in %, means over the folds, with half of their 95 % intervals."""
 
     what: str
-    mean: float
-    ci95: float
-    """Half width of the 95 % interval over the folds."""
+    knn: float
+    knn_ci95: float
+    linear: float
+    linear_ci95: float
 
 
 def score(params: Params) -> tuple[list[Score], float]:
-    """k nearest neighbours on the classes: a fold is asked, the others answer; each fold once.
+    """k nearest neighbours and a linear probe on the classes: each fold is asked once.
 
-    k is chosen on a validation part of the others (`matpac.probing.knn`).
+    k, and when a probe stops, are chosen on a validation part of the other folds
+    (`matpac.probing.knn`, `matpac.probing.linear`).
 
     Returns: of the trained encoder, the same before training, and log-mel statistics; and what
         naming the largest class each time gives, in %.
@@ -58,25 +61,30 @@ def score(params: Params) -> tuple[list[Score], float]:
     for name, what in names.items():
         (features,) = list_features(params, name)
         task, manifest, _ = load_task(params, features, TASK)
-        scores = 100 * np.array([row["score"] for row in knn(task)])
-        found.append(Score(what, float(scores.mean()), interval(scores)))
+        near = 100 * np.array([row["score"] for row in knn(task)])
+        linear = 100 * np.array([each.score for each in choose(train_probes(task, once))])
+        pairs = [(float(each.mean()), interval(each)) for each in (near, linear)]
+        found.append(Score(what, *pairs[0], *pairs[1]))
     guessing = 100 * float(manifest["label"].value_counts(normalize=True).max())
     return found, guessing
 
 
 def told(scores: list[Score], guessing: float) -> list[str]:
     """The scores in lines."""
-    lines = [f"  {each.what:<22}{each.mean:5.1f} ± {each.ci95:.1f} %" for each in scores] + [
-        f"  {'guessing':<22}{guessing:5.1f} %  (the largest class each time)"
+    lines = [
+        "accuracy in %, over five folds with its 95 % interval:",
+        f"  {'':<22}{'k nearest neighbours':>20}{'linear probe':>16}",
     ]
-    best = max(scores[1:], key=lambda each: each.mean)
-    if scores[0].mean <= best.mean:
-        lines.append(
-            f"  No better than {best.what}: more minutes or more sounds may help, or a published "
-            "encoder (docs/encoders.md)."
-        )
-    title = "k nearest neighbours, accuracy over five folds with its 95 % interval:"
-    return [title, *lines]
+    for what, *pairs in scores:
+        near, linear = (f"{mean:.1f} ± {half:.1f}" for mean, half in (pairs[:2], pairs[2:]))
+        lines.append(f"  {what:<22}{near:>20}{linear:>16}")
+    lines.append(f"  guessing: {guessing:.1f}, the largest class each time")
+    own, *others = scores
+    for probe, name in (("knn", "neighbours"), ("linear", "the linear probe")):
+        best = max(others, key=lambda each: getattr(each, probe))
+        if getattr(own, probe) <= getattr(best, probe):
+            lines.append(f"  By {name} no better than {best.what}.")
+    return lines
 
 
 def picture(params: Params, classes: pd.Series, path: Path) -> int:

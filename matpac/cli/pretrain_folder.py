@@ -6,7 +6,7 @@ The stages of the pipeline run with RUN as their project, so what trains here is
 AudioSet. RUN then holds:
 
     model.safetensors, config.json, README.md   the encoder and its card: ``matpac.load(RUN)``
-    knn.csv, embeddings.png                     the score, where sub-folders are classes; a picture
+    scores.csv, embeddings.png                  scores, where sub-folders are classes; a picture
     params.yaml                                 the same for the pipeline
     run.json                                    what was asked for, and what came of it
     data/                                       manifests, log-mels, training states; not needed on
@@ -148,10 +148,10 @@ def finish(out: Path, sounds: Sounds, params: Params) -> list[str]:
     lines.append(f"{out}: the encoder; matpac.load({str(out)!r}).embed(FILE) gives embeddings")
     if folder_results.TASK in params.tasks:
         scores, guessing = folder_results.score(params)
-        with files.replacing(out / "knn.csv") as temporary:
+        with files.replacing(out / "scores.csv") as temporary:
             pd.DataFrame(scores).to_csv(temporary, index=False, float_format="%.3f")
         with files.replacing(out / "README.md") as temporary:
-            text = card(facts | {"knn": scores, "guessing": guessing})
+            text = card(facts | {"own_scores": scores, "guessing": guessing})
             temporary.write_text(text, "utf-8")
         lines += folder_results.told(scores, guessing)
     try:

@@ -25,7 +25,7 @@ import command
 
 ROOT = Path(__file__).parents[2]
 TINY = ("--minutes", "0.01", "--size", "mini")
-MADE = {"model.safetensors", "config.json", "README.md", "knn.csv", "embeddings.png"}
+MADE = {"model.safetensors", "config.json", "README.md", "scores.csv", "embeddings.png"}
 MADE |= {"params.yaml", "run.json", "sounds.csv", "others.csv", "data"}
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -83,13 +83,15 @@ def test_all_is_there_and_says_what_it_is(finished: tuple[Path, Path]) -> None:
     assert embedding.shape == (encoder.width,) and embedding.isfinite().all()
     card = (made / "README.md").read_text()
     assert "# MATPAC on Two tones, own_two_tones profile" in card
-    scores = pd.read_csv(made / "knn.csv").set_index("what")
+    scores = pd.read_csv(made / "scores.csv").set_index("what")
     assert list(scores.index) == ["this encoder", "before training", "log-mel mean and std"]
     # Six files of each: tones of 300 and of 3000 Hz lie in different mel bands.
-    assert scores["mean"]["log-mel mean and std"] == 100 and scores["mean"].between(0, 100).all()
+    assert scores["knn"]["log-mel mean and std"] == 100 and scores["knn"].between(0, 100).all()
+    assert scores["linear"]["log-mel mean and std"] == 100
     assert re.search(r"largest class each time gives 50\.0 %", card)
     for name, row in scores.iterrows():
-        assert f"| {name} | {row['mean']:.1f} ± {row['ci95']:.1f} |" in card
+        near, linear = (f"{row[p]:.1f} ± {row[p + '_ci95']:.1f}" for p in ("knn", "linear"))
+        assert f"| {name} | {near} | {linear} |" in card
     assert (made / "embeddings.png").read_bytes().startswith(b"\x89PNG")
     (log,) = (made / "data").glob("*/logs/base/seed_0/log.csv")
     assert len(pd.read_csv(log)) >= 20
@@ -185,7 +187,7 @@ def test_after_an_interrupt_the_same_command_goes_on(
     assert "going on with what is there" in told and "resuming at step 8" in told
     assert seen == list(range(20))
     assert (made / "params.yaml").read_bytes() == plan
-    assert {p.name for p in made.iterdir()} == MADE - {"knn.csv", "sounds.csv", "others.csv"}
+    assert {p.name for p in made.iterdir()} == MADE - {"scores.csv", "sounds.csv", "others.csv"}
     assert "guessing" not in told and "a dot for each of 12 clips" in told
     params = load(made / "params.yaml")
     assert list(params.corpora) == ["sounds"] and params.tasks == ["esc50"]
