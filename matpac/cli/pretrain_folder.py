@@ -59,7 +59,10 @@ def pretrain_folder(
     with rooted(out):
         params = prepare(out, sounds, record)
         pretrain("base", params)
-        files.write_json(out / RECORD, record | {"result": finish(out, sounds, params)})
+        lines, complete = finish(out, sounds, params)
+    print("\n".join(lines))
+    if complete:
+        files.write_json(out / RECORD, record | {"result": lines})
     return out
 
 
@@ -142,9 +145,9 @@ def prepare(out: Path, sounds: Sounds, record: dict[str, Any]) -> Params:
     return load(path)
 
 
-def finish(out: Path, sounds: Sounds, params: Params) -> list[str]:
-    """Encoder with its card, score and picture. Returns: what came of it, printed, in lines."""
-    facts, lines = release("base", params, out), []
+def finish(out: Path, sounds: Sounds, params: Params) -> tuple[list[str], bool]:
+    """Encoder with its card, scores and picture. Returns: what came of it; whether that is all."""
+    facts, lines, complete = release("base", params, out), [], True
     lines.append(f"{out}: the encoder; matpac.load({str(out)!r}).embed(FILE) gives embeddings")
     if folder_results.TASK in params.tasks:
         scores, guessing = folder_results.score(params)
@@ -160,9 +163,10 @@ def finish(out: Path, sounds: Sounds, params: Params) -> list[str]:
         )
         lines.append(f"{out / 'embeddings.png'}: a dot for each of {drawn:,} clips")
     except ImportError:
-        lines.append("no picture: matplotlib is not installed (pip install 'matpac[pipeline]')")
+        missing = "matplotlib is not installed (pip install 'matpac[pipeline]')"
+        lines.append(f"no picture: {missing}; then the same command draws it")
+        complete = False
     except ValueError as error:
         lines.append(f"no picture: {error}")
     lines.append(f"{out / 'params.yaml'}: the same for the pipeline (matpac check FILE)")
-    print("\n".join(lines))
-    return lines
+    return lines, complete

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +120,29 @@ def test_a_finished_run_is_not_trained_again(
         assert "finished before" in told and "guessing" in told
     after = {path: path.stat().st_mtime_ns for path in made.rglob("*")}
     assert after == before
+
+
+def test_a_picture_is_drawn_once_there_is_matplotlib(
+    finished: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What is trained and scored is there without."""
+    sounds, made = finished
+    copied = tmp_path / "run"
+    shutil.copytree(made, copied)
+    (copied / "embeddings.png").unlink()
+    record = files.read_json(copied / "run.json")
+    files.write_json(copied / "run.json", record | {"result": None})
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "matplotlib", None)
+        assert run(sounds, "-o", copied) == 0
+    told = capsys.readouterr().out
+    assert "guessing" in told and "no picture: matplotlib is not installed" in told
+    assert run(sounds, "-o", copied) == 0
+    assert (copied / "embeddings.png").read_bytes().startswith(b"\x89PNG")
+    assert "a dot for each of 13 clips" in files.read_json(copied / "run.json")["result"][-2]
 
 
 def test_another_folder_or_question_is_refused(
