@@ -3,6 +3,8 @@
 What a subcommand needs is imported when it runs: ``matpac --help`` loads neither torch nor pandas.
 """
 
+import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -64,9 +66,11 @@ def check(file: Path | None) -> None:
     from matpac.params import load
 
     params = load(file)
+    if file is not None:
+        return  # it may be checked outside a project, too
     stores = paths.bulk(params) / "logmel"
     new = [n for n in used_folders(params) if not (stores / n / "index.json").exists()]
-    if file is None and (problems := missing_files(params, names=new)):
+    if problems := missing_files(params, names=new):
         raise FileNotFoundError("\n".join([f"{paths.root() / 'params.yaml'}:", *problems]))
 
 
@@ -134,23 +138,65 @@ def minutes() -> None:
     plan.print_minutes()
 
 
-@main.command()
-@click.argument("run")
-@click.option("--checkpoint", type=FILE, help="The training state to go on from.")
-def pretrain(run: str, checkpoint: Path | None) -> None:
-    """Trains a RUN of params.yaml; torchrun and batch systems start this.
+def _is_folder(target: str, *, meant: bool) -> bool:
+    """Whether it is a folder of sounds and no run of the project that one stands in.
 
-    The exit code is 75 after SIGTERM and 130 after Ctrl-C, the state saved.
+    Args: meant: no run takes the options that were given.
+    Raises: FileNotFoundError if it can be neither.
+    """
+    from matpac.core import paths
+    from matpac.params import load
+
+    there, name_like = Path(target).is_dir(), re.fullmatch("[a-z][a-z0-9_]*", target)
+    if not there and (meant or not name_like):
+        raise FileNotFoundError(f"{target}: no such folder")
+    if meant or not name_like:
+        return True
+    try:
+        paths.root()
+    except FileNotFoundError as error:
+        if not there:
+            raise FileNotFoundError(f"{target}: no such folder, and no run: {error}") from None
+        return True
+    return there and target not in load().runs
+
+
+@main.command()
+@click.argument("target", metavar="FOLDER|RUN")
+@click.option("-o", "--output", type=FILE, help="Of a FOLDER: what to make; default: NAME-matpac.")
+@click.option("--minutes", type=float, help="Of a FOLDER: to train on this machine; default: 10.")
+@click.option("--size", type=click.Choice(["mini", "small", "base"]), help="Of a FOLDER's encoder.")
+@click.option("--checkpoint", type=FILE, help="Of a RUN: the training state to go on from.")
+def pretrain(target: str, checkpoint: Path | None, **options: Any) -> None:
+    """Trains on a FOLDER of your own sounds, or a RUN of params.yaml.
+
+    A FOLDER is all that is needed: what it makes has an encoder, a score and a picture. The name of
+    a RUN in the project's params.yaml goes before a folder of that name, which ./NAME is;
+    torchrun and batch systems start this.
+
+    The same command goes on where it was stopped. The exit code is 75 after SIGTERM and 130 after
+    Ctrl-C, the state saved.
     """
     from matpac.core.signals import raising
     from matpac.params import load
+
+    # Before torch is loaded: with other work beside it, long spinning is ten times slower.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    if _is_folder(target, meant=any(value is not None for value in options.values())):
+        from matpac.cli.pretrain_folder import pretrain_folder
+
+        if checkpoint is not None:
+            raise click.UsageError("--checkpoint goes with a RUN; a FOLDER goes on by itself")
+        with going_on(), raising():
+            pretrain_folder(Path(target), options.pop("output"), **options)
+        return
     from matpac.pretraining import config
     from matpac.pretraining.pretrain import pretrain
 
     params = load()
-    config.seeds(params, run)
+    config.seeds(params, target)
     with going_on(), raising():
-        pretrain(run, params, checkpoint=checkpoint)
+        pretrain(target, params, checkpoint=checkpoint)
 
 
 @main.command()

@@ -109,6 +109,7 @@ def _pretraining(params: LogmelParams, indices: dict[str, Any]) -> dict[str, Any
 
 
 def _write_tasks(folder: Path, indices: dict[str, Any]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
     for name, index in indices.items():
         files.write_json(folder / f"{name}.json", index)
     for path in folder.iterdir():
