@@ -23,6 +23,8 @@ from matpac.pretraining.run import Job
 from matpac.pretraining.trainer import Trainer
 
 FILE = "throughput.json"
+CPU_WORK = 1e11
+"""Floating-point operations of an update in a trial on a CPU, or those of eight clips."""
 WARM_UP, FEWEST = 10, 20
 """Updates of a run that are not timed, and those that have to be, for a rate to be kept."""
 
@@ -116,13 +118,17 @@ def estimate(run: ResolvedRun, *, updates: int, rate: Rate | None, processes: in
 def measure(run: ResolvedRun, *, num_mels: int, seconds: float = 5.0) -> Rate:
     """Times updates of a run's networks on random log-mels, in this process.
 
-    On a GPU whole micro-batches, after compilation if the run asks for it; on a CPU a few clips at
-    a time, not compiled. The state of torch's generators is left as it is.
+    On a GPU whole micro-batches, after compilation if the run asks for it; on a CPU as much of one
+    as is computed in about a second, not compiled: a small network is half as fast on a few clips.
+    The state of torch's generators is left as it is.
     """
+    from matpac.pretraining import sizes
+
     device, pretrain = distributed.device(), run.pretrain
     clips = pretrain.micro_batch_size or pretrain.batch_size
     if device.type == "cpu":
-        clips, pretrain = min(clips, 8), pretrain.model_copy(update={"compile": False})
+        quick = int(CPU_WORK / sizes.per_clip(run, num_mels))
+        clips, pretrain = min(clips, max(8, quick)), pretrain.model_copy(update={"compile": False})
     forked = torch.random.fork_rng([device] if device.type == "cuda" else [])
     with threads.limited(pretrain.threads), forked:
         run = run.model_copy(update={"pretrain": pretrain})

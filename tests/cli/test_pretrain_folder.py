@@ -219,7 +219,7 @@ def test_after_an_interrupt_the_same_command_goes_on(
 
 
 def _rate(*_: object, **__: object) -> folder_plan.throughput.Rate:
-    return folder_plan.throughput.Rate(100.0, 1, "trial")
+    return folder_plan.throughput.Rate(100.0, "trial")
 
 
 def test_what_cannot_be_trained_on_is_one_clear_error(
@@ -338,11 +338,11 @@ def test_size_and_schedule_follow_from_audio_and_machine(
     """0.9 * 600 s * rate / batch; averages and warm-up in parts of that."""
     sounds = names(tmp_path / "in", *(f"{n}.wav" for n in range(100)))
     monkeypatch.setenv("MATPAC_ROOT", str(tmp_path / "run"))
-    monkeypatch.setattr(folder_plan.throughput, "matrix_rate", lambda _: 1e18)
+    monkeypatch.setattr(folder_plan, "_products_per_s", lambda _: 1e18)
     monkeypatch.setattr(
         folder_plan.throughput,
         "measure",
-        lambda *_, **__: folder_plan.throughput.Rate(rate, 1, "trial"),
+        lambda *_, **__: folder_plan.throughput.Rate(rate, "trial"),
     )
     clips = np.array([40, 150, *[700] * 98])  # 95 % are as long as the longest crop
     data = folder_plan.data_sections(sounds, tmp_path / "run")
