@@ -38,6 +38,7 @@ class EncoderConfig(Section):
         "mae_ast",
         "passt",
         "htsat",
+        "yamnet",
     ]
     """random: the base model at initialisation; logmel_statistics: mean and std per mel band;
     pretrained: an encoder of ours; module: a function of the user's; hear: a module of the HEAR
