@@ -225,9 +225,11 @@ def _entropies(panels: "Sequence[Axes]", logs: pd.DataFrame, runs: Sequence[str]
     """One panel per run: entropy of the mean, mean entropy, and the gap between them."""
     for panel, run in zip(panels, runs, strict=True):
         colour = COLOURS.get(run, "0.3")
-        for _, part in logs[logs["run"] == run].groupby("seed"):
+        seeds = logs[logs["run"] == run].groupby("seed")
+        for _, part in seeds:
             of_mean, single = part["teacher_entropy_of_mean"], part["teacher_mean_entropy"]
-            panel.fill_between(part["epoch"], single, of_mean, color=colour, alpha=0.18, lw=0)
+            gap = {"color": colour, "alpha": 0.36 / (1 + len(seeds)), "lw": 0}
+            panel.fill_between(part["epoch"], single, of_mean, **gap)
             panel.plot(part["epoch"], of_mean, color=colour, lw=1.2)
             panel.plot(part["epoch"], single, color=colour, lw=1.2, ls=(0, (2, 1)))
         ceiling = float(np.log(part["num_prototypes"].iloc[0]))

@@ -5,9 +5,10 @@ import math
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from matpac.params import load
-from matpac.reporting import collapse
+from matpac.reporting import collapse, hypotheses
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,3 +46,14 @@ def test_what_the_embeddings_are_worth() -> None:
     gain = table.loc["MATPAC", "average"] - table.loc["Random initialisation", "average"]
     for name in ("w/o centering", "w/o sharpening", "w/o both"):
         assert table.loc["MATPAC", "average"] - table.loc[name, "average"] < gain / 2
+
+
+def test_what_notebook_06_says_of_several_hypotheses() -> None:
+    found = hypotheses.summary(pd.read_csv(ROOT / "figures" / "mini" / "hypotheses.csv"))
+    assert found["effective_hypotheses"].between(4, 5).all() and len(found) == 2
+    gains = found["choice_gain"].to_numpy()
+    assert min(gains) == pytest.approx(0.1, abs=0.05) and max(gains) > 1
+    table = pd.read_csv(ROOT / "figures" / "mini" / "table2.csv").set_index("model")
+    averages = [float(each) for each in table.loc["MATPAC++", "average_seeds"].split()]
+    # The seed whose hypotheses stay apart is the worse one by far.
+    assert averages[gains.argmin()] - averages[gains.argmax()] > 5
