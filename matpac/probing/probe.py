@@ -7,9 +7,11 @@ open: ``docs/probing.md``.
 Shapes: N clips of a task, D embedding size, C labels.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import joblib
@@ -40,6 +42,8 @@ from matpac.probing.task import Task
 
 MOST_PROCESSES = 8
 """Each needs half a gigabyte."""
+FEWEST_CLIPS = 5000
+"""Of all seeds and tasks, for other processes, which need seconds to start, to be worth it."""
 
 
 class Scores(NamedTuple):
@@ -103,15 +107,26 @@ def _each(work: Sequence[tuple[ProbeParams, Features, str]]) -> Iterator[Scores]
     """
     ours = all(isinstance(each.encoder, AudioEncoder | None) for _, each, _ in work)
     count = min(joblib.cpu_count(), len(work), MOST_PROCESSES)
-    if count == 1 or not ours or torch.cuda.is_available() or distributed.is_joined():
+    infos = [manifests.load(params, task, columns=["clip"])[1] for params, _, task in work]
+    clips = sum(info["num_clips"] for info in infos)
+    few = count == 1 or clips < FEWEST_CLIPS
+    if few or not ours or torch.cuda.is_available() or distributed.is_joined():
         yield from (probe_task(*each) for each in work)
         return
     context = unforked(__name__)
-    with ProcessPoolExecutor(count, mp_context=context, initializer=follow_the_parent) as pool:
+    here = Path.cwd(), dict(os.environ)
+    with ProcessPoolExecutor(count, mp_context=context, initializer=_begin, initargs=here) as pool:
         try:
             yield from pool.map(_alone, work)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _begin(folder: Path, environment: dict[str, str]) -> None:
+    """In a new process, which may be of a server started when these were others."""
+    follow_the_parent()
+    os.chdir(folder)
+    os.environ.update(environment)
 
 
 def _alone(work: tuple[ProbeParams, Features, str]) -> Scores:

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
@@ -160,6 +161,20 @@ def test_predictions_give_the_scores_again_and_name_every_test_clip(params) -> N
         tested = (manifest["split"] == "test") if fold == 0 else (manifest["fold"] == fold)
         assert sorted(part["clip"]) == sorted(manifest.index[tested])
         assert (manifest["group"].astype(str)[part["clip"]] == part["group"].to_numpy()).all()
+
+
+def test_side_by_side_gives_what_one_after_the_other_gives(
+    params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also from processes of a server that was started with another project."""
+    work = [(params, list_features(params, "logmel")[0], task) for task in params.tasks]
+    alone = [probe.probe_task(*each) for each in work]
+    monkeypatch.setattr(joblib, "cpu_count", lambda: 2)
+    monkeypatch.setattr(probe, "FEWEST_CLIPS", 0)
+    together = list(probe._each(work))
+    for ours, expected in zip(together, alone, strict=True):
+        for table, other in zip(ours, expected, strict=True):
+            pd.testing.assert_frame_equal(table, other, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("name", ["esc50", "fsd50k"])
