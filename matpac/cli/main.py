@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,9 @@ def check(file: Path | None) -> None:
 
     params = load(file)
     if file is not None:
-        return  # it may be checked outside a project, too
+        with suppress(FileNotFoundError):  # outside a project, too
+            paths.bulk(params)
+        return
     stores = paths.bulk(params) / "logmel"
     new = [n for n in used_folders(params) if not (stores / n / "index.json").exists()]
     if problems := missing_files(params, names=new):

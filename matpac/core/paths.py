@@ -58,6 +58,7 @@ def expand(path: str) -> Path:
     Raises: ValueError for a user who is not there.
     """
     try:
-        return root() / Path(os.path.expandvars(path)).expanduser()
+        expanded = Path(os.path.expandvars(path)).expanduser()
     except RuntimeError:
         raise ValueError(f"{path}: no such user on this machine") from None
+    return root() / expanded
