@@ -1,24 +1,46 @@
 """The subcommands of ``matpac`` about encoders that are trained already."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
 FILE = click.Path(path_type=Path)
+OF_FOLDER = (
+    click.argument("folder", type=FILE),
+    click.option("-o", "--output", type=FILE, required=True, help="The table, .parquet."),
+    click.option(
+        "--encoder",
+        help="Folder, name on the Hugging Face Hub, or published row; default: $MATPAC_ENCODER.",
+    ),
+    click.option("--weights", type=FILE, help="File with a published row's weights."),
+    click.option("--device", help="cpu, cuda, ...; default: a GPU if there is one."),
+    click.option("--frames", is_flag=True, help="A row per time column."),
+)
+"""Of every command that makes a table of a folder's audio."""
+
+
+def of_folder(command: Callable) -> Callable:
+    """Gives a command the arguments `OF_FOLDER`."""
+    for decorate in reversed(OF_FOLDER):
+        command = decorate(command)
+    return command
+
+
+def told(output: Path, found: Any) -> None:
+    """Says what came of a folder. Args: found: `matpac.cli.embed.Summary`."""
+    from matpac.cli.embed import listed
+
+    if bad := found.problems:
+        click.echo(f"{len(bad)} of {found.num_files} files could not be read:", err=True)
+        click.echo(listed(bad), err=True)
+    click.echo(f"{output}: {found.num_files - len(bad)} files")
 
 
 @click.command()
-@click.argument("folder", type=FILE)
-@click.option("-o", "--output", type=FILE, required=True, help="The table, .parquet.")
-@click.option(
-    "--encoder",
-    help="Folder, name on the Hugging Face Hub, or published row; default: $MATPAC_ENCODER.",
-)
-@click.option("--weights", type=FILE, help="File with a published row's weights.")
-@click.option("--frames", is_flag=True, help="A row per time column.")
+@of_folder
 @click.option("--layer", type=int, default=-1, help="0 is the first; default: the last.")
-@click.option("--device", help="cpu, cuda, ...; default: a GPU if there is one.")
 @click.option("--precision", default="float32", help="Of its products, or bfloat16, float16.")
 @click.option("--batch-size", type=int, default=16, help="Pieces encoded at once.")
 def embed(
@@ -34,34 +56,23 @@ def embed(
 
     Files that cannot be read are listed, in the table, too.
     """
-    from matpac.cli.embed import embed_folder, listed
+    from matpac.cli.embed import embed_folder
     from matpac.encoders import hub
 
     name = hub.chosen(encoder)
     loaded = hub.load(name, weights=weights, device=device, precision=precision)
     found = embed_folder(loaded, folder, output, name=name, **options)
-    if bad := found.problems:
-        click.echo(f"{len(bad)} of {found.num_files} files could not be read:", err=True)
-        click.echo(listed(bad), err=True)
-    click.echo(f"{output}: {found.num_files - len(bad)} files")
+    told(output, found)
 
 
 @click.command()
-@click.argument("folder", type=FILE)
-@click.option("-o", "--output", type=FILE, required=True, help="The table, .parquet.")
-@click.option(
-    "--encoder",
-    help="Folder, name on the Hugging Face Hub, or published row; default: $MATPAC_ENCODER.",
-)
-@click.option("--weights", type=FILE, help="File with a published row's weights.")
+@of_folder
 @click.option("--head", help="Of the encoder; or a file, or the name of a published probe.")
 @click.option("--top", type=click.IntRange(1), default=5, help="Labels per file; default: 5.")
 @click.option("--present", is_flag=True, help="Only labels above the head's thresholds.")
 @click.option(
     "--activation", type=click.Choice(["softmax", "sigmoid"]), help="Default: the head's."
 )
-@click.option("--frames", is_flag=True, help="A row per time column.")
-@click.option("--device", help="cpu, cuda, ...; default: a GPU if there is one.")
 def label(
     folder: Path,
     output: Path,
@@ -72,7 +83,6 @@ def label(
     **options: Any,
 ) -> None:
     """Writes what is to be heard in all audio files in FOLDER and below to a Parquet table."""
-    from matpac.cli.embed import listed
     from matpac.cli.label import label_folder
     from matpac.encoders import hub
 
@@ -82,10 +92,7 @@ def label(
         loaded.add_head(*hub.read_head(name, head))
         head = Path(head).stem
     found = label_folder(loaded, folder, output, head=head, **options)
-    if bad := found.problems:
-        click.echo(f"{len(bad)} of {found.num_files} files could not be read:", err=True)
-        click.echo(listed(bad), err=True)
-    click.echo(f"{output}: {found.num_files - len(bad)} files")
+    told(output, found)
 
 
 @click.command()
