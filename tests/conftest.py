@@ -5,6 +5,7 @@ Tests marked ``gpu`` run when MATPAC_TEST_GPU is set.
 """
 
 import os
+import shutil
 import signal
 
 if not os.environ.get("MATPAC_TEST_GPU"):
@@ -18,14 +19,26 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 import smoke
 
 
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A root on which every stage has run at smoke size; tests copy nothing and only read."""
-    root = tmp_path_factory.mktemp("smoke")
+    """A root on which every stage has run at smoke size: made once, of which every one of
+    pytest-xdist's processes has a copy."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return prepare(tmp_path_factory.mktemp("smoke"))
+    made = tmp_path_factory.getbasetemp().parent / "smoke"
+    with FileLock(f"{made}.lock"):
+        if not made.exists():
+            shutil.move(prepare(tmp_path_factory.mktemp("smoke")), made)
+    return shutil.copytree(made, tmp_path_factory.mktemp("smoke") / "copy")
+
+
+def prepare(root: Path) -> Path:
+    """Runs all stages there and leaves the environment as it was."""
     before = dict(os.environ)
     smoke.prepare(root)
     os.environ.clear()

@@ -3,7 +3,8 @@
 Without arguments the whole suite and the notebooks, for each of `SETTINGS`: with torch's kernels
 for AVX2 and for none of its instruction sets, MKL's and oneDNN's for AVX2, one and two threads, and
 once beside four busy processes. With ``--numerical`` what touches networks, log-mels, embeddings
-and probes, once, with torch's kernels for no instruction set: a part of ``make test``.
+and probes, but for tests marked ``slow``, once, with torch's kernels for no instruction set: a part
+of ``make test``.
 """
 
 import argparse
@@ -86,7 +87,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--numerical", action="store_true")
     if parser.parse_args().numerical:
-        passed = run("default", 2, 0, [["-n", "2", "--dist", "loadfile", *NUMERICAL]])
+        quick = ["-m", "not slow"]
+        passed = run("default", 2, 0, [["-n", "2", "--dist", "loadfile", *quick, *NUMERICAL]])
     else:
         results = [run(*setting, ALL) for setting in SETTINGS]
         passed = all(results)

@@ -27,6 +27,7 @@ class PretrainConfig(Section):
             "activation_checkpointing",
             "checkpoint_every_s",
             "compile",
+            "encoders_at",
             "keep_checkpoints",
             "micro_batch_size",
             "on_collapse",
@@ -84,6 +85,8 @@ class PretrainConfig(Section):
     """When the diagnostics cross the thresholds of `matpac.pretraining.alarm`: say so, or stop."""
     seed: Natural
     """Initial weights, data order, crops and masks."""
+    encoders_at: list[Annotated[float, Field(ge=0, lt=1)]] = []
+    """Fractions of training after which the encoder is kept, too, for the learning curve."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

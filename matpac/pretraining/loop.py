@@ -17,7 +17,7 @@ from matpac.pretraining.checkpoint import Checkpoints
 from matpac.pretraining.logs import Logs, LogWriter
 from matpac.pretraining.monitor import Watch
 from matpac.pretraining.plan import Plan
-from matpac.pretraining.run import Job, finish, prepare
+from matpac.pretraining.run import Job, finish, prepare, write_encoder
 from matpac.pretraining.throughput import metered
 from matpac.pretraining.trainer import Trainer
 
@@ -58,7 +58,10 @@ def _train(job: Job) -> dict[str, Any]:
         metered(job, updates=total_steps - first, progress=progress) as updated,
     ):
         watch = Watch(job.name, trainer, batches, plan, progress)
+        on_the_way = job.on_the_way(total_steps) if main else {}
         for step, batch in enumerate(data, start=first):
+            if step in on_the_way:
+                write_encoder(job, trainer, on_the_way[step])
             at = plan.at(step)
             last = step == total_steps - 1
             measure = step % pretrain.diagnostics_every == 0 or last

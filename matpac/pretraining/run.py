@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from matpac.core import distributed, files
 from matpac.encoders.frozen import frozen, save_encoder
 from matpac.features.store import Store
@@ -34,6 +36,18 @@ class Job:
     """Folder for the finished logs."""
     chosen: Path | None = None
     """The training state to go on from; None: the newest."""
+
+    def on_the_way(self, total_steps: int) -> dict[int, Path]:
+        """Updates made -> folder of the encoder that is kept then: beside the states, since a
+        stage that starts again finds its outputs removed."""
+        return {
+            int(fraction * total_steps): self.checkpoints / COURSE / f"{fraction:g}"
+            for fraction in self.run.pretrain.encoders_at
+        }
+
+
+COURSE = "course"
+"""Folder, in that of a run's encoder, of those at a fraction of its training."""
 
 
 def prepare(job: Job) -> tuple[Batches, Trainer]:
@@ -72,13 +86,20 @@ def training(run: ResolvedRun) -> dict[str, Any]:
     return {"objective": run.objective.deciding(), "pretrain": run.pretrain.deciding()}
 
 
+def write_encoder(job: Job, trainer: Trainer, folder: Path) -> None:
+    """Writes the student's encoder as it is now."""
+    with torch.random.fork_rng(devices=[]):  # a new encoder draws weights before it gets these
+        encoder = frozen(trainer.student, job.index["front_end"], **normalisation(job.index))
+    save_encoder(encoder.cpu(), folder, **training(job.run))
+
+
 def finish(
     job: Job, trainer: Trainer, logs: Logs, batches: Batches, total_steps: int
 ) -> dict[str, Any]:
     """Writes the encoder and the logs to the stage's outputs. Returns: the last measurements."""
-    index = job.index
-    encoder = frozen(trainer.student, index["front_end"], **normalisation(index))
-    save_encoder(encoder.cpu(), job.encoder, **training(job.run))
+    write_encoder(job, trainer, job.encoder)
+    if job.run.pretrain.encoders_at:
+        shutil.copytree(job.checkpoints / COURSE, job.encoder / COURSE, dirs_exist_ok=True)
     metrics: dict[str, Any] = {
         "steps": total_steps,
         "clips": batches.num_usable,

@@ -36,7 +36,7 @@ from matpac.probing.kept import of_probe
 from matpac.probing.knn import knn
 from matpac.probing.linear import ProbeResult, choose, train_probes
 from matpac.probing.rankme import rankme
-from matpac.probing.rows import Features, list_features
+from matpac.probing.rows import Features, list_features, on_the_way
 from matpac.probing.splits import make_splits
 from matpac.probing.task import Task
 
@@ -50,8 +50,8 @@ class Scores(NamedTuple):
     """What comes of probing; tables whose first columns are encoder, seed, task and metric."""
 
     linear: pd.DataFrame
-    """One row per (seed, task, fold, repeat): the linear probe at the learning rate taken; and, the
-    same for each of them, ``rankme`` of all the task's embeddings."""
+    """One row per (seed, ``fraction`` of training, task, fold, repeat): the linear probe at the
+    learning rate taken; and, the same for each of them, ``rankme`` of all the task's embeddings."""
     quick: pd.DataFrame
     """The same of ``probe`` knn and fewshot, whose repeats are draws; ``setting`` is k or the clips
     per class."""
@@ -64,7 +64,9 @@ def probe(encoder: str, params: ProbeParams | dict[str, Any]) -> pd.DataFrame:
 
     Writes into ``data/<profile>/probe/<encoder>/``:
 
-        scores.csv           `Scores.linear`; score, accuracy or mAP, is in [0, 1]
+        scores.csv           `Scores.linear` at the end of training; score, accuracy or mAP, is in
+                             [0, 1]
+        curve.csv            the same of encoders kept on the way (``pretrain.encoders_at``), if any
         quick.csv            `Scores.quick`
         predictions.parquet  `Scores.predictions`
         heads/seed_<s>/      a file per task: the probe with the best validation loss, which
@@ -75,28 +77,35 @@ def probe(encoder: str, params: ProbeParams | dict[str, Any]) -> pd.DataFrame:
     Args:
         encoder: its name in ``runs`` or ``encoders``.
         params: the sections of `matpac.probing.config.ProbeParams`.
-    Returns: `Scores.linear`.
+    Returns: the content of ``scores.csv``.
     Raises: ValueError for bad parameters; FileNotFoundError naming the stage that has not run.
     """
     params = section.parse(ProbeParams, params)
-    work = [
-        (params, each, task) for each in list_features(params, encoder) for task in params.tasks
-    ]
+    found = list_features(params, encoder) + on_the_way(params, encoder)
+    work = [(params, each, task) for each in found for task in params.tasks]
     every = list(track(_each(work), len(work), f"probe {encoder}", unit="task"))
     scores = Scores(*(pd.concat(tables, ignore_index=True) for tables in zip(*every, strict=True)))
+    ended = scores.linear["fraction"] == 1
+    curve, linear = scores.linear[~ended], scores.linear[ended].drop(columns="fraction")
     small = paths.small(params)
-    means = scores.linear.groupby("task", sort=False)["score"].mean()
+    means = linear.groupby("task", sort=False)["score"].mean()
     metrics = {"mean": means.mean(), **means.to_dict()}
     files.write_json(small / "metrics" / "probe" / f"{encoder}.json", metrics)
-    rates = scores.linear["learning_rate"].map("{:g}".format)
-    for name, table in (
-        ("scores", scores.linear.assign(learning_rate=rates)),
-        ("quick", scores.quick),
-    ):
-        with files.replacing(small / "probe" / encoder / f"{name}.csv") as temporary:
-            table.to_csv(temporary, index=False, float_format="%.6f", lineterminator="\n")
-    files.write_table(small / "probe" / encoder / "predictions.parquet", scores.predictions)
-    return scores.linear
+    folder = small / "probe" / encoder
+    write_csv(folder / "scores.csv", linear)
+    write_csv(folder / "quick.csv", scores.quick)
+    if len(curve):
+        write_csv(folder / "curve.csv", curve)
+    files.write_table(folder / "predictions.parquet", scores.predictions)
+    return linear
+
+
+def write_csv(path: Path, table: pd.DataFrame) -> None:
+    """The same bytes for the same numbers; learning rates as people write them."""
+    if "learning_rate" in table:
+        table = table.assign(learning_rate=table["learning_rate"].map("{:g}".format))
+    with files.replacing(path) as temporary:
+        table.to_csv(temporary, index=False, float_format="%.6f", lineterminator="\n")
 
 
 def _each(work: Sequence[tuple[ProbeParams, Features, str]]) -> Iterator[Scores]:
@@ -136,21 +145,24 @@ def _alone(work: tuple[ProbeParams, Features, str]) -> Scores:
 
 
 def probe_task(params: ProbeParams, features: Features, name: str) -> Scores:
-    """Probes one task."""
+    """Probes one task; an encoder on its way only linearly."""
     task, manifest, info = load_task(params, features, name)
     results = choose(train_probes(task, params.probe))
+    told = {"encoder": features.name, "seed": features.seed, "task": name, "metric": info["metric"]}
+    rank = {"rankme": rankme(task.features)}
+    linear = pd.DataFrame([told | row_of(result) | rank for result in results])
+    linear["fraction"] = features.fraction
+    if features.fraction < 1:
+        return Scores(linear, pd.DataFrame(), pd.DataFrame())
     folder = paths.small(params) / "probe" / features.name / heads.FOLDER / f"seed_{features.seed}"
     best = min(results, key=lambda result: result.valid_loss)
     about = {"task": name, **row_of(best)}
     of_probe(task, best, info["classes"], about).save(folder / f"{name}.safetensors")
-    told = {"encoder": features.name, "seed": features.seed, "task": name, "metric": info["metric"]}
     quick = pd.DataFrame([told | row for row in knn(task) + few_shot(task, seed=params.probe.seed)])
     predictions = pd.concat(predicted(task, results, manifest), ignore_index=True)
     for at, column in enumerate(("encoder", "seed", "task")):
         predictions.insert(at, column, told[column])
-    rank = {"rankme": rankme(task.features)}
-    rows = [told | row_of(result) | rank for result in results]
-    return Scores(pd.DataFrame(rows), quick, predictions)
+    return Scores(linear, quick, predictions)
 
 
 def row_of(result: ProbeResult) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from matpac.encoders.interface import WaveEncoder
 from matpac.encoders.published import ROWS
 from matpac.method.student import Student
 from matpac.pretraining import config
+from matpac.pretraining.run import COURSE
 from matpac.probing import sources
 from matpac.probing.config import EncoderConfig, ProbeParams
 
@@ -28,6 +29,8 @@ class Features(NamedTuple):
     """Of log-mels, or of waveforms; None: mean and std over time of each mel band."""
     code: str = ""
     """Digest of the encoder's function, source and weights if they are the user's."""
+    fraction: float = 1.0
+    """Of its training that the encoder has behind it."""
 
 
 def list_features(params: ProbeParams, name: str) -> list[Features]:
@@ -52,6 +55,18 @@ def list_features(params: ProbeParams, name: str) -> list[Features]:
     if wanted.kind == "random":
         return [Features(name, s, random_encoder(params, s)) for s in wanted.seeds or [seed]]
     return [Features(name, seed, encoder_of(params, wanted), users_code(wanted))]
+
+
+def on_the_way(params: ProbeParams, name: str) -> list[Features]:
+    """The encoders of a run that were kept during training; none of what is not trained here."""
+    if name not in params.runs:
+        return []
+    folder = paths.small(params) / "pretrain" / name
+    return [
+        Features(name, seed, load_encoder(kept), fraction=float(kept.name))
+        for seed in config.seeds(params, name)
+        for kept in sorted((folder / f"seed_{seed}").glob(f"{COURSE}/*"))
+    ]
 
 
 def encoder_of(params: ProbeParams, wanted: EncoderConfig) -> WaveEncoder:

@@ -22,6 +22,7 @@ from test_states import full_disk
 
 from matpac.core import distributed, files
 from matpac.core.signals import Interrupted
+from matpac.encoders.frozen import load_encoder
 from matpac.pretraining import logs, loop, pretrain, states
 from matpac.pretraining.loop import train
 from matpac.pretraining.run import Job
@@ -134,6 +135,22 @@ def test_killed_before_the_first_state(uninterrupted: Job, job: Job) -> None:
     assert state_names(job) == []
     train(job)
     tiny.assert_equal_results(job, uninterrupted)
+
+
+def test_encoders_on_the_way_are_those_of_the_steps_and_change_nothing(
+    uninterrupted: Job, bulk: Path, tmp_path: Path
+) -> None:
+    resolved = tiny.run(pretrain={"epochs": 12.0, "encoders_at": [0.0, 0.5]})
+    job = tiny.make_job(bulk, tmp_path, resolved)
+    index = files.read_json(uninterrupted.encoder / "config.json")
+    started = Trainer(resolved, 16, mean=index["mean"], std=index["std"]).student
+    stop_before(11, job)  # the state is that of after it
+    halfway = states.read(tiny.newest(job))["student"]
+    train(job)
+    tiny.assert_equal_results(job, uninterrupted)
+    for fraction, expected in (("0", started.state_dict()), ("0.5", halfway)):
+        found = load_encoder(job.encoder / "course" / fraction).state_dict()
+        assert found and all(torch.equal(value, expected[name]) for name, value in found.items())
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])

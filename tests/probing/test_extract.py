@@ -231,6 +231,7 @@ MEMORY = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="counts memory as Linux does")
 def test_neither_embedding_nor_probing_holds_all_embeddings_in_memory(tmp_path: Path) -> None:
     (tmp_path / "index.json").write_text("{}")

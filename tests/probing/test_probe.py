@@ -94,6 +94,17 @@ def test_embeddings_of_a_task_are_kept_under_the_encoders_name(params) -> None:
     )
 
 
+def test_encoders_on_the_way_make_a_curve_and_no_scores(params) -> None:
+    probe.probe("base", params)
+    folder = paths.small(params) / "probe" / "base"
+    scores, curve = (pd.read_csv(folder / f"{name}.csv") for name in ("scores", "curve"))
+    assert curve["fraction"].unique().tolist() == [0.5] and "fraction" not in scores
+    keys = ["seed", "task", "fold", "repeat"]
+    assert curve[keys].equals(scores[keys]) and not curve["score"].equals(scores["score"])
+    assert set(pd.read_csv(folder / "quick.csv")["task"]) == set(params.tasks)
+    assert not rows.on_the_way(params, "logmel") and not rows.on_the_way(params, "alpha1")
+
+
 def with_probe(params: Params, **changes: Any) -> Params:
     sections = smoke.sections()
     return parse(Params, sections | {"probe": sections["probe"] | changes})
