@@ -1,5 +1,6 @@
 """`matpac label`: a folder of audio as a table of labels."""
 
+import os
 from pathlib import Path
 
 import encoder_checks
@@ -75,3 +76,12 @@ def test_errors_write_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) 
         assert command.matpac(*base, *options) == 1
         assert said in capsys.readouterr().err
     assert not list(folder.glob("x.*"))
+
+
+def test_a_name_in_another_encoding_stops_no_other(folder: Path) -> None:
+    odd = Path(os.fsdecode(os.fsencode(folder / "sounds") + b"/caf\xe9.wav"))
+    try:
+        odd.write_bytes(b"no sound")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 only")
+    assert "caf\ufffd.wav" in table(folder)["path"].tolist()
