@@ -160,23 +160,6 @@ def test_folds_count_alike_and_repeats_are_averaged() -> None:
     assert found.ci95 == 0 and found.p == 0
 
 
-def test_seeds_are_paired() -> None:
-    """Seeds that differ by far, alike for both rows: paired, the difference is known well."""
-    shift = {0: 0.2, 1: 0.5, 2: 0.8}
-    base = {s: drawn(p, s, 400) for s, p in shift.items()}
-    run = {s: right | drawn(0.2, 10 + s, 400) for s, right in base.items()}
-    tables = {
-        name: pd.concat([predictions(right, seed=s) for s, right in of.items()])
-        for name, of in (("base", base), ("run", run))
-    }
-    made = comparisons(tables)
-    apart = [run[s].mean() - base[s].mean() for s in shift]
-    found = made.difference("run", "base", ["a"])
-    assert found.value == pytest.approx(np.mean(apart))
-    of_seeds = 4.303 * np.std(apart, ddof=1) / np.sqrt(3)
-    assert of_seeds * 0.5 < found.ci95 < 0.3 < 4.303 * np.std(list(shift.values())) / np.sqrt(3)
-
-
 def test_which_seeds_two_rows_have_in_common() -> None:
     base = {s: predictions(drawn(0.5, s), seed=s) for s in (0, 1, 2)}
     tables = {
