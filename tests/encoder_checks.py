@@ -210,6 +210,14 @@ def gives_the_layer_asked_for(encoder: WaveEncoder) -> None:
             encoder.columns(piece, layer=wrong)
 
 
+def refuses_other_lengths(encoder: WaveEncoder) -> None:
+    """A piece that is a sample too short or too long."""
+    for wrong in (encoder.min_samples - 1, encoder.piece_samples + 1):
+        allowed = f"{encoder.min_samples} to {encoder.piece_samples}"
+        with pytest.raises(ValueError, match=f"a piece: got {wrong}, allowed: {allowed}"):
+            encoder.columns(torch.zeros(1, wrong, device=device_of(encoder)))
+
+
 CHECKS: list[Check] = [
     describes_itself,
     is_frozen,
@@ -222,6 +230,7 @@ CHECKS: list[Check] = [
     hears_loudness,
     columns_follow_time,
     gives_the_layer_asked_for,
+    refuses_other_lengths,
 ]
 
 

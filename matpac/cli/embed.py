@@ -15,9 +15,10 @@ metadata say which encoder, layer, width, sample rate and version made it.
 """
 
 import os
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -30,7 +31,6 @@ from matpac.encoders.interface import Frames, WaveEncoder, list_audio
 
 ROW_GROUP_VALUES = 1 << 23
 """Numbers in a row group of the table, 32 MB."""
-Found = Tensor | Frames | str  # a file's embeddings, or what is wrong with it
 SHOWN = 5  # problems on the screen; the table names all
 
 
@@ -42,10 +42,14 @@ class Summary(NamedTuple):
     """Path -> reason, of the files without embedding."""
 
 
-class _Row(NamedTuple):
+class Row(NamedTuple):
+    """What is known of a file, or of a time column of it."""
+
     path: str
     time_s: float | None
     problem: str
+    embedding: Tensor | None
+    """(D,); None where there is a problem."""
 
 
 def embed_folder(
@@ -68,29 +72,59 @@ def embed_folder(
     Raises: FileNotFoundError if there is no such folder; ValueError for another suffix, if there
         is no audio, or if no file can be read: then nothing is written.
     """
-    if out.suffix != ".parquet":
-        raise ValueError(f"output: got {out}, allowed: a name that ends in .parquet")
+    names, problems = audio_of(folder, out), {}
+    options = {"frames": frames, "layer": layer, "batch_size": batch_size}
     encoder.check(layer=layer, batch_size=batch_size)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder")
-    names = list_audio(folder)
-    problems = {}
-    found = encoder.embed_each(
-        [folder / name for name in names], frames=frames, layer=layer, batch_size=batch_size
-    )
     with (
         files.replacing(out) as temporary,
         _Table(temporary, _described(encoder, name, layer), frames=frames) as table,
-        Progress(len(names), f"embed {folder.name}", unit="file") as progress,
     ):
-        for path, each in zip(names, found, strict=True):
-            if isinstance(each, Exception):
-                problems[path] = str(each).removeprefix(f"{folder / path}: ")
-            table.add(path, problems.get(path, each))
-            progress.update()
-        if len(problems) == len(names):
-            raise ValueError(f"{folder}: nothing could be read\n{listed(problems)}")
+        for row in rows(encoder, folder, names, problems, verb="embed", **options):
+            table.add(row)
     return Summary(len(names), problems)
+
+
+def audio_of(folder: Path, out: Path) -> list[str]:
+    """Paths of the audio files that the table ``out`` is to have. Raises: as `embed_folder`."""
+    if out.suffix != ".parquet":
+        raise ValueError(f"output: got {out}, allowed: a name that ends in .parquet")
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder")
+    return list_audio(folder)
+
+
+def rows(
+    encoder: WaveEncoder,
+    folder: Path,
+    names: list[str],
+    problems: dict[str, str],
+    *,
+    verb: str,
+    **options: Any,
+) -> Iterator[Row]:
+    """One row per file, or per time column, while the work goes on.
+
+    Args:
+        problems: path -> reason, of the files that cannot be read, is filled on the way.
+        verb: what is done, for the progress bar; options: as of `WaveEncoder.embed_each`.
+    Raises: ValueError at the end if no file could be read.
+    """
+    found = encoder.embed_each([folder / name for name in names], **options)
+    with Progress(len(names), f"{verb} {folder.name}", unit="file") as progress:
+        for name, each in zip(names, found, strict=True):
+            # Names of other encodings than UTF-8 keep what can be kept of them.
+            path = os.fsencode(name).decode("utf-8", "replace")
+            if isinstance(each, Exception):
+                problems[name] = str(each).removeprefix(f"{folder / name}: ")
+                yield Row(path, None, problems[name], None)
+            elif isinstance(each, Frames):
+                for time_s, embedding in zip(each.times.tolist(), each.embeddings, strict=True):
+                    yield Row(path, time_s, "", embedding)
+            else:
+                yield Row(path, None, "", each)
+            progress.update()
+    if len(problems) == len(names):
+        raise ValueError(f"{folder}: nothing could be read\n{listed(problems)}")
 
 
 class _Table:
@@ -103,43 +137,22 @@ class _Table:
         fields = [pa.field("path", pa.string()), *times, pa.field("problem", pa.string())]
         self.schema = pa.schema([*fields, embedding], metadata=described)
         self.writer = pq.ParquetWriter(path, self.schema)
-        self.rows: list[_Row] = []
+        self.rows: list[dict[str, Any]] = []
         # One array: thousands of small ones among what comes and goes would fragment the memory.
         self.embeddings = np.empty((max(1, ROW_GROUP_VALUES // width), width), np.float32)
 
-    def add(self, path: str, found: Found) -> None:
-        """Takes what is known of a file."""
-        # Names of other encodings than UTF-8 keep what can be kept of them.
-        path = os.fsencode(path).decode("utf-8", "replace")
-        if isinstance(found, Frames):
-            for time_s, embedding in zip(found.times.tolist(), found.embeddings, strict=True):
-                self._add(_Row(path, time_s, ""), embedding)
-        elif isinstance(found, str):
-            self._add(_Row(path, None, found), None)
-        else:
-            self._add(_Row(path, None, ""), found)
-
-    def _add(self, row: _Row, embedding: Tensor | None) -> None:
-        if embedding is not None:
-            self.embeddings[len(self.rows)] = embedding.numpy()
-        self.rows.append(row)
+    def add(self, row: Row) -> None:
+        told = row._asdict()
+        if row.embedding is not None:
+            told["embedding"] = self.embeddings[len(self.rows)]
+            told["embedding"][:] = row.embedding.numpy()
+        self.rows.append(told)
         if len(self.rows) == len(self.embeddings):
             self._write()
 
     def _write(self) -> None:
-        rows, self.rows = self.rows, []
-        columns = {name: [getattr(row, name) for row in rows] for name in _Row._fields}
-        there = np.array([row.problem == "" for row in rows])
-        offsets = np.concatenate([[0], np.cumsum(there * self.embeddings.shape[1])])
-        *others, last = self.schema
-        embeddings = pa.ListArray.from_arrays(
-            pa.array(offsets, pa.int32()),
-            pa.array(self.embeddings[: len(rows)][there].reshape(-1)),
-            type=last.type,
-            mask=pa.array(~there),
-        )
-        arrays = [*(pa.array(columns[field.name], field.type) for field in others), embeddings]
-        self.writer.write_table(pa.Table.from_arrays(arrays, schema=self.schema))
+        self.writer.write_table(pa.Table.from_pylist(self.rows, self.schema))
+        self.rows = []
 
     def __enter__(self) -> "_Table":
         return self

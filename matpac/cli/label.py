@@ -16,10 +16,9 @@ from typing import Any
 
 import pandas as pd
 
-from matpac.cli.embed import Summary, listed
+from matpac.cli.embed import Summary, audio_of, rows
 from matpac.core import files
-from matpac.core.progress import Progress
-from matpac.encoders.interface import Frames, WaveEncoder, list_audio
+from matpac.encoders.interface import WaveEncoder
 
 
 def label_folder(
@@ -39,31 +38,13 @@ def label_folder(
     Raises: FileNotFoundError if there is no such folder; ValueError for another suffix or head, if
         there is no audio, or if no file can be read: then nothing is written.
     """
-    if out.suffix != ".parquet":
-        raise ValueError(f"output: got {out}, allowed: a name that ends in .parquet")
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder")
-    chosen, names = encoder.head(head), list_audio(folder)
+    names, chosen = audio_of(folder, out), encoder.head(head)
     problems: dict[str, str] = {}
-    rows: list[dict[str, Any]] = []
-
-    def add(path: str, labels: dict[str, float], **more: Any) -> None:
+    table = []
+    for row in rows(encoder, folder, names, problems, verb="label", frames=frames):
+        labels = {} if row.embedding is None else chosen.labels(row.embedding, **options)
         told = {"labels": list(labels), "probabilities": list(labels.values())}
-        rows.append({"path": path, **more, "problem": problems.get(path, ""), **told})
-
-    found = encoder.embed_each([folder / name for name in names], frames=frames)
-    with Progress(len(names), f"label {folder.name}", unit="file") as progress:
-        for path, each in zip(names, found, strict=True):
-            if isinstance(each, Exception):
-                problems[path] = str(each).removeprefix(f"{folder / path}: ")
-                add(path, {}, **({"time_s": None} if frames else {}))
-            elif isinstance(each, Frames):
-                for time_s, column in zip(each.times.tolist(), each.embeddings, strict=True):
-                    add(path, chosen.labels(column, **options), time_s=time_s)
-            else:
-                add(path, chosen.labels(each, **options))
-            progress.update()
-    if len(problems) == len(names):
-        raise ValueError(f"{folder}: nothing could be read\n{listed(problems)}")
-    files.write_table(out, pd.DataFrame(rows))
+        time = {"time_s": row.time_s} if frames else {}
+        table.append({"path": row.path, **time, "problem": row.problem, **told})
+    files.write_table(out, pd.DataFrame(table))
     return Summary(len(names), problems)

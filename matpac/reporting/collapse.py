@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from matpac.core import files, paths
-from matpac.reporting.plots import STYLE
+from matpac.reporting.plots import STYLE, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,9 +54,6 @@ D_KL(teacher || student), mean over patches; rankme: effective rank of the embed
 clips, mean over tasks, after training. All but the ranks and shares are in nats.
 """
 
-RENAMED = {"teacher_kl": "mutual_information"}
-"""Columns of older logs."""
-
 TITLES = {
     "mutual_information": "mutual information (nats)",
     "prototypes_in_use": "prototypes in use",
@@ -65,9 +62,7 @@ TITLES = {
 """Columns of the logs compared across runs, and how the figure calls them."""
 
 FEW_PROTOTYPES = 4.0  # exp(entropy of the mean) below it: one or a few dimensions dominate
-LITTLE_INFORMATION = (
-    0.2  # nats of mutual information below it: the distribution is the same everywhere
-)
+LITTLE_INFORMATION = 0.2  # nats of mutual information below it: all patches have the same
 UNPREDICTED = 1.0  # prediction loss above it: a cosine below 1/2 to the target
 FINAL = 0.1  # share of training that counts as its end
 
@@ -79,8 +74,8 @@ def load(profile: str | None = None) -> pd.DataFrame:
         profile: whose; None: the profile of ``root()/params.yaml`` if it has logs, else ``smoke``.
     Returns: one row per (run, seed, step at which diagnostics were measured), sorted, with the
         columns of ``log.csv`` and ``diagnostics.csv`` and ``profile``, ``num_prototypes`` and
-        ``rankme``. Losses and gradient norm are means over the steps since the row before. What
-        older logs or scores do not have is NaN.
+        ``rankme``, NaN where none was measured. Losses and gradient norm are means over the steps
+        since the row before.
     Raises: FileNotFoundError naming the stage to run.
     """
     profile = profile or _profile_with_logs()
@@ -90,12 +85,8 @@ def load(profile: str | None = None) -> pd.DataFrame:
         raise FileNotFoundError(
             f"{small / 'logs'}: no training logs; run the stage pretrain@{profile}-base"
         )
-    logs = pd.concat([_read(path.parent, small) for path in found], ignore_index=True)
-    return (
-        complete(logs)
-        .assign(profile=profile)
-        .sort_values(["run", "seed", "step"], ignore_index=True)
-    )
+    logs = pd.concat([_read(path.parent, small) for path in found]).assign(profile=profile)
+    return logs.sort_values(["run", "seed", "step"], ignore_index=True)
 
 
 def summary(logs: pd.DataFrame) -> pd.DataFrame:
@@ -104,19 +95,12 @@ def summary(logs: pd.DataFrame) -> pd.DataFrame:
     Args: logs: as `load` returns them, or from ``collapse.csv``.
     Returns: one row per run, those of `RUNS` first; the columns of `SUMMARY`.
     """
-    logs = complete(logs)
     last = logs.groupby(["run", "seed"])["step"].transform("max")
     end = logs[logs["step"] >= (1 - FINAL) * last]
     of_seeds = end.groupby(["run", "seed"])[list(SUMMARY.values())].mean()
     table = of_seeds.groupby("run").mean().set_axis(list(SUMMARY), axis=1)
     known = [run for run in RUNS if run in table.index]
     return table.loc[known + [run for run in table.index if run not in RUNS]]
-
-
-def complete(logs: pd.DataFrame) -> pd.DataFrame:
-    """With all columns of `SUMMARY`, of today's names; NaN where older logs lack one."""
-    logs = logs.rename(columns=RENAMED)
-    return logs.reindex(columns=list(dict.fromkeys([*logs, *SUMMARY.values()])))
 
 
 def symptoms(table: pd.DataFrame) -> pd.DataFrame:
@@ -173,17 +157,10 @@ def figure(logs: pd.DataFrame, out: Path, provenance: Mapping[str, Any]) -> None
             the figure and columns of the table.
     Raises: ValueError if no run of the inspection has logs.
     """
-    import matplotlib.pyplot as plt
-
     drawn = plot(logs, note=" · ".join(f"{key} {value}" for key, value in provenance.items()))
-    # Without dates and program names two calls write the same bytes.
-    for kind, metadata in {"png": {"Software": None}, "pdf": {"CreationDate": None}}.items():
-        with plt.style.context(STYLE), files.replacing(out / f"collapse.{kind}") as temporary:
-            drawn.savefig(temporary, format=kind, metadata=metadata, dpi=200)
-    curves = logs.loc[
-        logs["run"].isin(list(RUNS)), ["run", "seed", "step", "epoch", *SUMMARY.values()]
-    ]
-    curves = curves.assign(**provenance)
+    save(drawn, out / "collapse", dpi=200)
+    shown = ["run", "seed", "step", "epoch", *SUMMARY.values()]
+    curves = logs.loc[logs["run"].isin(list(RUNS)), shown].assign(**provenance)
     with files.replacing(out / "collapse.csv") as temporary:
         curves.to_csv(temporary, index=False, float_format="%.4g", lineterminator="\n")
 
@@ -198,7 +175,7 @@ def _profile_with_logs() -> str:
 def _read(folder: Path, small: Path) -> pd.DataFrame:
     """The logs of one seed of one run: diagnostics joined with the losses up to each of them."""
     run, seed = folder.parent.name, folder.name
-    measured = pd.read_csv(folder / "diagnostics.csv").rename(columns=RENAMED)
+    measured = pd.read_csv(folder / "diagnostics.csv")
     log = pd.read_csv(folder / "log.csv")
     # The paper's runs have 300,000 steps: no row per step is kept.
     index = np.searchsorted(measured["step"], log["step"])

@@ -7,7 +7,7 @@ Dots are single pretraining seeds, where a run has several.
 
 import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -142,8 +142,6 @@ def _write(
     figure: "Figure", points: pd.DataFrame, provenance: Provenance, path: Path, *caption: str
 ) -> None:
     """Picture, numbers and caption under one name; two runs write the same bytes."""
-    from matplotlib import style
-
     seeds = [" ".join(f"{seed:.4f}" for seed in seeds) for seeds in points["seeds"]]
     points = points.assign(seeds=seeds, source=provenance.line)
     with files.replacing(path.with_suffix(".csv")) as temporary:
@@ -151,10 +149,19 @@ def _write(
     with files.replacing(path.with_suffix(".md")) as temporary:
         text = f"![{path.name}]({path.name}.png)\n\n{' '.join(said(*caption))}\n"
         temporary.write_text(text, encoding="utf-8", newline="\n")
-    # Without dates and program names.
-    for suffix, metadata in (("pdf", {"CreationDate": None}), ("png", {"Software": None})):
-        with style.context(STYLE), files.replacing(path.with_suffix(f".{suffix}")) as temporary:
-            figure.savefig(temporary, format=suffix, metadata=metadata)
+    save(figure, path)
+
+
+def save(figure: "Figure", path: Path, **options: Any) -> None:
+    """Writes ``.pdf`` and ``.png``: without dates and program names, so the same bytes each time.
+
+    Args: options: of ``savefig``.
+    """
+    from matplotlib import style
+
+    for kind, metadata in (("pdf", {"CreationDate": None}), ("png", {"Software": None})):
+        with style.context(STYLE), files.replacing(path.with_suffix(f".{kind}")) as temporary:
+            figure.savefig(temporary, format=kind, metadata=metadata, **options)
 
 
 def _draw_panels(points: pd.DataFrame, provenance: Provenance) -> "Figure":

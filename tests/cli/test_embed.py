@@ -1,22 +1,19 @@
 """`matpac embed`: a folder of audio as a table of embeddings."""
 
 import os
-import subprocess
-import sys
 from importlib.metadata import version
 from pathlib import Path
 
+import encoder_checks
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import soundfile
-import tiny
 import torch
 
 from matpac.cli import embed
 from matpac.encoders.frozen import AudioEncoder, save_encoder
-from matpac.encoders.interface import WaveEncoder
 from matpac.encoders.vit import ViTEncoder
 
 import command
@@ -35,11 +32,7 @@ def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def net() -> AudioEncoder:
-    torch.manual_seed(0)
-    net = AudioEncoder(tiny.run().model, tiny.FRONT_END, mean=-8.0, std=4.0)
-    for parameter in net.encoder.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    return net
+    return encoder_checks.tiny_net()
 
 
 @pytest.fixture
@@ -185,6 +178,7 @@ def test_what_is_asked_for_has_to_exist(
 ) -> None:
     save_encoder(net, tmp_path / "encoder")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
     out, encoder = tmp_path / "e.parquet", ("--encoder", tmp_path / "encoder")
     cases = [
         ((folder, "-o", tmp_path / "e.csv", *encoder), "allowed: a name that ends in .parquet"),
@@ -195,30 +189,12 @@ def test_what_is_asked_for_has_to_exist(
         ((folder, "-o", out, *encoder, "--layer", 2), "layer: got 2, allowed: -2 to 1"),
         ((folder, "-o", out, *encoder, "--batch-size", 0), "batch_size: got 0"),
         ((folder, "-o", out, *encoder, "--weights", "w.pt"), "brings its own"),
+        ((folder, "-o", tmp_path / "file" / "e.parquet", *encoder), str(tmp_path / "file")),
     ]
     for arguments, message in cases:
         assert run(*arguments) == 1
         assert message in capsys.readouterr().err
         assert not out.exists()
-
-
-def test_a_table_that_cannot_be_written_is_an_error_in_words(
-    net: AudioEncoder, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    save_encoder(net, tmp_path / "encoder")
-    (tmp_path / "file").touch()
-    out = tmp_path / "file" / "embeddings.parquet"
-    assert run(folder, "-o", out, "--encoder", tmp_path / "encoder") == 1
-    assert str(tmp_path / "file") in capsys.readouterr().err
-
-
-def test_the_command_takes_the_encoder_of_the_environment(
-    net: AudioEncoder, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    save_encoder(net, tmp_path / "encoder")
-    monkeypatch.setenv("MATPAC_ENCODER", str(tmp_path / "encoder"))
-    assert run(folder, "-o", tmp_path / "e.parquet") == 0
-    assert len(pd.read_parquet(tmp_path / "e.parquet")) == 8
 
 
 def test_a_name_in_another_encoding_stops_no_other(net: AudioEncoder, tmp_path: Path) -> None:
@@ -236,36 +212,3 @@ def test_a_name_in_another_encoding_stops_no_other(net: AudioEncoder, tmp_path: 
     assert table["path"].tolist() == ["a.wav", "caf\ufffd.wav"]
     assert table["problem"][0] == "" and table["embedding"][0] is not None
     assert "surrogates not allowed" in table["problem"][1]
-
-
-def test_help_names_every_option() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "matpac.cli", "embed", "--help"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    for option in ("--encoder", "--weights", "--frames", "--layer", "--device", "--precision"):
-        assert option in done.stdout
-
-
-def test_the_table_is_no_larger_in_memory_than_its_row_groups(
-    net: AudioEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """However many files there are, at most a row group of them is held."""
-    held = []
-    original = embed._Table.add
-
-    def watched(table: embed._Table, path: str, found: object) -> None:
-        original(table, path, found)
-        held.append(len(table.rows))
-
-    monkeypatch.setattr(embed._Table, "add", watched)
-    monkeypatch.setattr(embed, "ROW_GROUP_VALUES", 10 * 32)
-    (tmp_path / "sounds").mkdir()
-    for i in range(35):
-        soundfile.write(tmp_path / "sounds" / f"{i}.wav", np.zeros(500), 16000)
-    encoder: WaveEncoder = ViTEncoder(net)
-    embed.embed_folder(encoder, tmp_path / "sounds", tmp_path / "e.parquet")
-    assert max(held) == 9 and len(held) == 35  # ten are written at once
-    assert len(pd.read_parquet(tmp_path / "e.parquet")) == 35

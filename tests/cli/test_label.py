@@ -1,16 +1,17 @@
 """`matpac label`: a folder of audio as a table of labels."""
 
+import os
 from pathlib import Path
 
+import encoder_checks
 import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-import tiny
 import torch
 
 import matpac
-from matpac.encoders.frozen import AudioEncoder, save_encoder
+from matpac.encoders.frozen import save_encoder
 from matpac.encoders.heads import Head
 
 import command
@@ -21,15 +22,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two sounds, a file that is none, and an encoder of theirs with a head."""
     monkeypatch.setenv("MATPAC_PROGRESS", "silent")
     monkeypatch.delenv("MATPAC_ENCODER", raising=False)
-    torch.manual_seed(0)
-    save_encoder(
-        AudioEncoder(tiny.run().model, tiny.FRONT_END, mean=-8.0, std=4.0), tmp_path / "encoder"
-    )
-    width = matpac.load(tmp_path / "encoder").width
-    names, ones = ("hum", "hiss", "click"), torch.ones(width)
-    Head(names, torch.randn(3, width), torch.zeros(3), 0 * ones, ones, "sigmoid").save(
-        tmp_path / "encoder" / "heads" / "made.safetensors"
-    )
+    net = encoder_checks.tiny_net()
+    save_encoder(net, tmp_path / "encoder")
+    names, ones = ("hum", "hiss", "click"), torch.ones(net.width)
+    head = Head(names, torch.randn(3, net.width), torch.zeros(3), 0 * ones, ones, "sigmoid")
+    head.save(tmp_path / "encoder" / "heads" / "made.safetensors")
     sounds = tmp_path / "sounds"
     (sounds / "b").mkdir(parents=True)
     for n, name in enumerate(("a.wav", "b/c.flac")):
@@ -79,3 +76,12 @@ def test_errors_write_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) 
         assert command.matpac(*base, *options) == 1
         assert said in capsys.readouterr().err
     assert not list(folder.glob("x.*"))
+
+
+def test_a_name_in_another_encoding_stops_no_other(folder: Path) -> None:
+    odd = Path(os.fsdecode(os.fsencode(folder / "sounds") + b"/caf\xe9.wav"))
+    try:
+        odd.write_bytes(b"no sound")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 only")
+    assert "caf\ufffd.wav" in table(folder)["path"].tolist()

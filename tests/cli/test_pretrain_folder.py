@@ -145,7 +145,7 @@ def test_a_picture_is_drawn_once_there_is_matplotlib(
     assert "a dot for each of 13 clips" in files.read_json(copied / "run.json")["result"][-2]
 
 
-def test_another_folder_or_question_is_refused(
+def test_another_folder_or_question_is_refused_and_so_are_new_files(
     finished: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sounds, made = finished
@@ -167,21 +167,14 @@ def test_another_folder_or_question_is_refused(
     for arguments, message in cases:
         assert run(*arguments) == 1
         assert message in capsys.readouterr().err
-    assert not (tmp_path / "new").exists() and not (sounds / "run").exists()
-    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
-
-
-def test_new_files_are_another_run(
-    finished: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    sounds, made = finished
-    shutil.copytree(made, tmp_path / "run")
     sine(sounds / "low" / "new.wav", 400)
     try:
-        assert run(sounds, "-o", tmp_path / "run") == 1
+        assert run(sounds, "-o", made) == 1
         assert "files: some are new, changed or gone since it began" in capsys.readouterr().err
     finally:
         (sounds / "low" / "new.wav").unlink()
+    assert not (tmp_path / "new").exists() and not (sounds / "run").exists()
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
 
 
 def test_after_an_interrupt_the_same_command_goes_on(

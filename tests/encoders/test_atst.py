@@ -1,16 +1,14 @@
 """ATST-Clip and ATST-Frame, which are built of our own blocks."""
 
-from argparse import Namespace
 from pathlib import Path
 
 import encoder_checks
-import numpy as np
 import pytest
 import torch
 import torchaudio
 from torch import Tensor
 
-from matpac.encoders import atst, statedicts
+from matpac.encoders import atst
 from matpac.encoders.atst import ATSTEncoder
 
 SMALL = {"width": 48, "depth": 3, "heads": 4}
@@ -78,23 +76,6 @@ def test_checkpoints_load_strictly(tmp_path: Path, model: str, layout: str) -> N
         tmp_path,
         wrap=lambda state: {key: {name: torch.ones(2) for name in beside} | state, "epoch": 9},
     )
-
-
-def test_a_file_with_training_arguments_is_converted_first(tmp_path: Path) -> None:
-    """As the published file of ATST-Clip: a student, a teacher with its head, and an argparse."""
-    encoder = atst.make(None, model="clip", **SMALL)
-    for block in encoder.blocks:
-        block.attn.qkv.bias.zero_()
-    teacher = published(encoder, "module.backbone.") | {"module.head.mlp.0.bias": torch.zeros(1)}
-    checkpoint = {"student": {"module.x": torch.zeros(1)}, "teacher": teacher}
-    path, converted = tmp_path / "base.ckpt", tmp_path / "base.safetensors"
-    torch.save(checkpoint | {"epoch": np.float64(1), "args": Namespace(arch="ast")}, path)
-    with pytest.raises(ValueError, match=rf"argparse\.Namespace.*\n.*{converted}"):
-        atst.make(path, model="clip", **SMALL)
-    assert statedicts.convert(path, converted)[0] == "student (dict)"
-    piece = encoder_checks.waves(encoder, 1, 16000)
-    loaded = atst.make(converted, model="clip", **SMALL)
-    assert torch.equal(loaded.columns(piece), encoder.columns(piece))
 
 
 def test_one_model_s_file_is_not_the_other_s(tmp_path: Path) -> None:

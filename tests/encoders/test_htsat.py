@@ -170,8 +170,3 @@ def test_times_are_centres_of_32_columns(encoder: htsat.HTSAT) -> None:
     assert len(encoder.times(320_000)) == 32
     assert encoder.times(5_001).tolist() == [0.15625]
     assert encoder.times(5_000).tolist() == [0.078125]  # the only column: its centre is not inside
-
-
-def test_a_wrong_length_is_refused(encoder: htsat.HTSAT) -> None:
-    with pytest.raises(ValueError, match=r"samples of a piece: got 1023, allowed: 1024 to 320000"):
-        encoder.columns(torch.zeros(1, 1_023))

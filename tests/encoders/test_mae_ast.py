@@ -72,10 +72,7 @@ def test_latents_are_those_of_the_upstream(encoder: mae_ast.MAEAST, seconds: flo
     waves = encoder_checks.waves(encoder, 2, int(seconds * 16_000))
     hidden = upstream(encoder, list(waves))
     for layer in (0, 5, -1):
-        expected = hidden[layer]
-        columns = encoder.columns(waves, layer=layer)
-        assert columns.shape == expected.shape
-        assert torch.equal(columns, expected)
+        assert torch.equal(encoder.columns(waves, layer=layer), hidden[layer])
 
 
 def upstream(encoder: mae_ast.MAEAST, waves: list[Tensor]) -> list[Tensor]:
@@ -115,21 +112,16 @@ def test_a_short_piece_is_filled_up_with_silence(patch: mae_ast.MAEAST) -> None:
     assert patch.times(1_000).tolist() == [1_000 / 2 / 16_000]
 
 
-def test_an_unknown_model_and_a_wrong_length_are_refused(patch: mae_ast.MAEAST) -> None:
+def test_an_unknown_model_is_refused() -> None:
     with pytest.raises(ValueError, match=r"model: got 'base', allowed: 'patch', 'frame'"):
         mae_ast.make(None, model="base")
-    with pytest.raises(ValueError, match=r"samples of a piece: got 399, allowed: 400 to 248560"):
-        patch.columns(torch.zeros(1, 399))
 
 
 def test_weights_of_the_other_model_are_told_by_their_configuration(
     patch: mae_ast.MAEAST, tmp_path: Path
 ) -> None:
     """Both have 256 inputs per token, so that their tensors have the same shapes."""
-    content = {
-        "cfg": {"model": {"ast_kernel_size_time": 2}},
-        "model": patch.net.state_dict(),
-    }
+    content = {"cfg": {"model": {"ast_kernel_size_time": 2}}, "model": patch.net.state_dict()}
     torch.save(content, tmp_path / "frame.pt")
     with pytest.raises(ValueError, match=r"frame\.pt: patches of 2 frames; model: 'patch' has 16"):
         mae_ast.make(tmp_path / "frame.pt")

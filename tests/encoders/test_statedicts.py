@@ -17,7 +17,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from matpac.encoders import statedicts
 from matpac.encoders.statedicts import convert, read_checkpoint, read_state
 
 import command
@@ -130,12 +129,6 @@ def test_objects_are_refused_by_name_with_the_command_that_converts(
     assert same(read_state(target), STATE)
 
 
-def test_the_command_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    absent = tmp_path / "absent.pt"
-    assert command.matpac("convert", absent, tmp_path / "out.safetensors") == 1
-    assert capsys.readouterr().err == f"{absent}: no such checkpoint\n"
-
-
 @pytest.mark.parametrize(
     ("function", "name"),
     [
@@ -222,22 +215,6 @@ def test_shared_and_strided_tensors(tmp_path: Path) -> None:
     assert same(read, state)
     assert read["half"].dtype == torch.float16
     assert (tmp_path / "state.safetensors").stat().st_size < 2000  # no storage written whole
-
-
-def test_a_failed_write_leaves_what_was_there(tmp_path: Path, monkeypatch) -> None:
-    torch.save(STATE, tmp_path / "state.pt")
-    target = tmp_path / "state.safetensors"
-    target.write_bytes(b"before")
-
-    def fails(tensors: Any, path: Path, **_: Any) -> None:
-        Path(path).write_bytes(b"half")
-        raise OSError("no space left")
-
-    monkeypatch.setattr(statedicts, "save_file", fails)
-    with pytest.raises(OSError, match="no space left"):
-        convert(tmp_path / "state.pt", target)
-    assert target.read_bytes() == b"before"
-    assert {path.name for path in tmp_path.iterdir()} == {"state.pt", "state.safetensors"}
 
 
 def test_other_names_are_no_target(tmp_path: Path) -> None:

@@ -114,13 +114,6 @@ def test_what_a_module_of_the_users_lacks_is_told_as_it_is(project: Path) -> Non
         user.from_function("needs_more:make")
 
 
-def test_columns_of_another_width_are_refused(project: Path) -> None:
-    encoder = user.from_function("bands_of_mine:make")
-    encoder.width = 3
-    with pytest.raises(ValueError, match=r"Bands: got columns of shape \(1, 2, 2\), needed: \(1, "):
-        encoder.embed(torch.zeros(2000), sample_rate=8000)
-
-
 def test_a_hear_module(project: Path) -> None:
     encoder = user.from_hear("hear_of_mine", Path("3"))
     wave = torch.cat([torch.full((8000,), 0.1), torch.full((8000,), 0.3), torch.zeros(100)])

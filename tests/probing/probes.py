@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from matpac.encoders.frozen import AudioEncoder
+from matpac.features.store import Store
 from matpac.probing.config import ProbeConfig
 from matpac.probing.splits import Split
 
@@ -62,3 +64,9 @@ def folds_task(num_folds: int = 5) -> dict[str, np.ndarray]:
         "groups": np.array([f"rec{r:02d}" for r in recording]),
         "targets": (recording // num_folds) % 4,
     }
+
+
+def alone(encoder: AudioEncoder, store: Store) -> np.ndarray:
+    """Embeddings of the clips one by one, (N, D)."""
+    logmels = [torch.from_numpy(store.clip(i).T.astype(np.float32)) for i in range(len(store))]
+    return torch.cat([encoder.embed(logmel[None]) for logmel in logmels]).numpy()

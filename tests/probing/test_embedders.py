@@ -104,10 +104,13 @@ def test_versions_of_other_packages_are_in_the_identity(
     assert recorded.origin()["identity"] != before["identity"]
 
 
-def test_a_clip_that_is_too_short_is_named(clips: pd.DataFrame, tmp_path: Path) -> None:
+def test_a_clip_that_cannot_be_embedded_is_named(clips: pd.DataFrame, tmp_path: Path) -> None:
+    (tmp_path / "2.wav").write_text("no audio")
+    with pytest.raises(ValueError, match=r"2\.wav: not audio"):
+        Recorded(Pooled(), clips, tmp_path).embed(range(2, 3))
     clips["duration_s"] = [1.0, 0.05, 1.0]
     with pytest.raises(ValueError, match=r"1\.wav: got 0\.05 s, allowed: at least 0\.1 s"):
-        Recorded(Pooled(), clips, tmp_path).embed(range(3))
+        Recorded(Pooled(), clips, tmp_path).embed(range(2))
 
 
 def test_embeddings_that_cannot_be_are_refused(clips: pd.DataFrame, tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ from matpac.probing.embedders import Embedder, Stored
 from matpac.probing.extract import extract
 from matpac.probing.identity import identity
 
+from probes import alone
+
 LENGTHS = [32, 8, 45, 64, 33, 8, 100, 45, 9, 32, 50]
 CLOSE = {"rtol": 0, "atol": 1e-5}
 """Other clips in a batch: another order of summation at most, of some hundred terms that are 6e-8
@@ -37,12 +39,6 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 def encoder() -> AudioEncoder:
     torch.manual_seed(0)
     return frozen(Student(tiny.run().model, 16), tiny.FRONT_END, mean=-8.0, std=4.0)
-
-
-def alone(encoder: AudioEncoder, store: Store) -> np.ndarray:
-    """Embeddings of the clips one by one, (N, D)."""
-    logmels = [torch.from_numpy(store.clip(i).T.astype(np.float32)) for i in range(len(store))]
-    return torch.cat([encoder.embed(logmel[None]) for logmel in logmels]).numpy()
 
 
 @pytest.fixture

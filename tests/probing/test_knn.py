@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.neighbors import KNeighborsClassifier
 from torch.nn import functional as F
 
 from matpac.probing import knn
@@ -71,18 +70,6 @@ def test_neighbours_vote_as_in_a_plain_loop(multilabel: bool, monkeypatch) -> No
         # A mean of some 20 clips' correctness or precision; votes are apart by more than rounding.
         assert row["valid_score"] == pytest.approx(reached[best][0][0], abs=1e-6)
         assert row["score"] == pytest.approx(reached[best][1][0], abs=1e-6)
-
-
-def test_neighbours_are_those_of_scikit_learn(monkeypatch) -> None:
-    monkeypatch.setattr(knn, "NEIGHBOURS", (5,))
-    features, labels = clusters()
-    (row,) = knn.knn(Task(features, labels, ONE, num_classes=3))
-    points = unit(features.numpy(), ONE[0])
-    theirs = KNeighborsClassifier(
-        5, metric="cosine", weights=lambda apart: np.exp((1 - apart) / TEMPERATURE)
-    ).fit(points[:60], labels[:60])
-    assert row["score"] == pytest.approx(theirs.score(points[80:], labels[80:]))
-    assert row["valid_score"] == pytest.approx(theirs.score(points[60:80], labels[60:80]))
 
 
 def test_the_test_part_does_not_choose_k() -> None:

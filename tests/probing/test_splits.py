@@ -41,11 +41,7 @@ def test_official_validation_part_is_used_in_all_repeats() -> None:
     )
     assert [(p.fold, p.repeat) for p in made] == [(0, 1), (0, 2)]
     for p in made:
-        assert (p.train.tolist(), p.valid.tolist(), p.test.tolist()) == (
-            [0, 3],
-            [1],
-            [2],
-        )
+        assert [part.tolist() for part in (p.train, p.valid, p.test)] == [[0, 3], [1], [2]]
 
 
 def test_drawn_validation_follows_masked_labels_and_leaves_every_class_in_training() -> None:
@@ -75,20 +71,12 @@ def test_drawn_validation_follows_masked_labels_and_leaves_every_class_in_traini
 
 def test_it_refuses_leaks_and_unusable_tasks() -> None:
     task = folds_task()
-    leaking = dict(task, groups=np.array(["same"] * 120))
-    with pytest.raises(ValueError, match="got 'same' in folds 1, 2, 3, 4, 5, allowed: one fold"):
-        make_splits(scheme="folds", **leaking, repeats=1, seed=0)
-    with pytest.raises(ValueError, match="scheme: got 'kfold', allowed: tvt, folds"):
-        make_splits(scheme="kfold", **task, repeats=1, seed=0)
-    with pytest.raises(ValueError, match="needs training and test clips"):
-        make_splits(scheme="tvt", **task, repeats=1, seed=0)
-    with pytest.raises(ValueError, match="at least two training groups"):
-        make_splits(
-            scheme="tvt",
-            splits=["train", "train", "test"],
-            folds=[0] * 3,
-            groups=["a", "b", "c"],
-            targets=np.array([0, 1, 0]),
-            repeats=1,
-            seed=0,
-        )
+    three = {"splits": ["train", "train", "test"], "folds": [0] * 3, "groups": ["a", "b", "c"]}
+    for scheme, changes, match in (
+        ("folds", {"groups": np.array(["same"] * 120)}, "got 'same' in folds 1, 2, 3, 4, 5, al"),
+        ("kfold", {}, "scheme: got 'kfold', allowed: tvt, folds"),
+        ("tvt", {}, "needs training and test clips"),
+        ("tvt", three | {"targets": np.array([0, 1, 0])}, "at least two training groups"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            make_splits(scheme=scheme, **task | changes, repeats=1, seed=0)

@@ -22,12 +22,8 @@ def write_run(
     entropy: float = 3.0,
     loss: float = 0.1,
     steps: int = 20,
-    old: bool = False,
 ) -> None:
-    """A run that measured every fourth step and the last, with a loss of ``loss`` x step.
-
-    ``old``: its logs are named as before.
-    """
+    """A run that measured every fourth step and the last, with a loss of ``loss`` x step."""
     small = root / "data" / "tiny"
     logs = small / "logs" / run / f"seed_{seed}"
     logs.mkdir(parents=True)
@@ -48,8 +44,8 @@ def write_run(
             "step": measured,
             "teacher_entropy_of_mean": entropy,
             "teacher_mean_entropy": entropy - 0.5,
-            ("teacher_kl" if old else "mutual_information"): 0.5,
-            **({} if old else {"teacher_student_kl": 0.25}),
+            "mutual_information": 0.5,
+            "teacher_student_kl": 0.25,
             "prototypes_in_use": 6.0 + (measured == steps - 1),
             "agreement": 0.5,
             "target_std": 0.4,
@@ -114,14 +110,6 @@ def test_summary_is_the_last_tenth_averaged_over_seeds(root: Path) -> None:
     assert table.loc["own", "classification_loss"] == 2.0 and table["rankme"].isna().all()
 
 
-def test_older_logs_are_read(root: Path) -> None:
-    write_run(root, "base", old=True)
-    write_run(root, "alpha0")
-    table = collapse.summary(collapse.load("tiny"))
-    assert table["mutual_information"].tolist() == [0.5, 0.5]
-    assert table["teacher_student_kl"].fillna(-1).tolist() == [-1, 0.25]
-
-
 def test_rankme_comes_from_the_probe(root: Path) -> None:
     """The mean over tasks, of the seed alone; every row of a task says the same."""
     write_run(root, "base")
@@ -164,14 +152,13 @@ def test_figure_draws_the_inspected_runs_and_rewrites_the_same_bytes(
     for run in ("base", "alpha0", "k32"):
         write_run(root, run)
     logs = collapse.load("tiny")
-    names = ["collapse.csv", "collapse.pdf", "collapse.png"]
     written = []
-    for folder in ("once", "again"):
-        collapse.figure(logs, tmp_path / folder, {"profile": "tiny", "parameters": "0a1b"})
-        assert sorted(path.name for path in (tmp_path / folder).iterdir()) == names
-        written.append([(tmp_path / folder / name).read_bytes() for name in names])
+    for _ in range(2):
+        collapse.figure(logs, tmp_path / "out", {"profile": "tiny", "parameters": "0a1b"})
+        written.append({path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()})
+    assert set(written[0]) == {f"collapse.{kind}" for kind in ("csv", "pdf", "png")}
     assert written[0] == written[1]
-    curves = pd.read_csv(tmp_path / "once" / "collapse.csv")
+    curves = pd.read_csv(tmp_path / "out" / "collapse.csv")
     assert set(curves["run"]) == {"base", "alpha0"}  # others are not part of the inspection
     assert set(curves["profile"]) == {"tiny"} and len(curves) == 12
     assert curves["prediction_loss"].iloc[-1] == pytest.approx(1.8)
