@@ -18,6 +18,9 @@ from matpac.core.section import (
 )
 from matpac.method.config import ModelConfig, ObjectiveConfig
 
+COURSE = "course"
+"""Folder, in that of a run's encoder, of those that were kept on the way."""
+
 
 class PretrainConfig(Section):
     """Optimisation (MATPAC Sec. IV-A)."""
@@ -85,7 +88,7 @@ class PretrainConfig(Section):
     """When the diagnostics cross the thresholds of `matpac.pretraining.alarm`: say so, or stop."""
     seed: Natural
     """Initial weights, data order, crops and masks."""
-    encoders_at: list[Annotated[float, Field(ge=0, lt=1)]] = []
+    encoders_at: list[Annotated[float, Field(ge=0, lt=1)]] = Field(default_factory=list)
     """Fractions of training after which the encoder is kept, too, for the learning curve."""
 
     @model_validator(mode="after")

@@ -47,6 +47,10 @@ def _train(job: Job) -> dict[str, Any]:
         every_s=pretrain.checkpoint_every_s,
     )
     first, data = resume(job, batches, trainer, checkpoints, logs)
+    on_the_way = job.on_the_way(total_steps) if main else {}
+    for step, folder in on_the_way.items():
+        if step < first and not folder.exists():
+            print(f"{job.name}: no encoder at {folder.name} of training, which is beyond it")
     writer = LogWriter(logs if main else None, plan.steps_per_epoch)
     with (
         closing(data),
@@ -58,7 +62,6 @@ def _train(job: Job) -> dict[str, Any]:
         metered(job, updates=total_steps - first, progress=progress) as updated,
     ):
         watch = Watch(job.name, trainer, batches, plan, progress)
-        on_the_way = job.on_the_way(total_steps) if main else {}
         for step, batch in enumerate(data, start=first):
             if step in on_the_way:
                 write_encoder(job, trainer, on_the_way[step])

@@ -11,7 +11,7 @@ from matpac.core import distributed, files
 from matpac.encoders.frozen import frozen, save_encoder
 from matpac.features.store import Store
 from matpac.pretraining.batches import Batches, Corpus
-from matpac.pretraining.config import ResolvedRun
+from matpac.pretraining.config import COURSE, ResolvedRun
 from matpac.pretraining.logs import Logs
 from matpac.pretraining.states import Identity
 from matpac.pretraining.trainer import Trainer
@@ -44,10 +44,6 @@ class Job:
             int(fraction * total_steps): self.checkpoints / COURSE / f"{fraction:g}"
             for fraction in self.run.pretrain.encoders_at
         }
-
-
-COURSE = "course"
-"""Folder, in that of a run's encoder, of those at a fraction of its training."""
 
 
 def prepare(job: Job) -> tuple[Batches, Trainer]:
@@ -98,8 +94,9 @@ def finish(
 ) -> dict[str, Any]:
     """Writes the encoder and the logs to the stage's outputs. Returns: the last measurements."""
     write_encoder(job, trainer, job.encoder)
-    if job.run.pretrain.encoders_at:
-        shutil.copytree(job.checkpoints / COURSE, job.encoder / COURSE, dirs_exist_ok=True)
+    for kept in job.on_the_way(total_steps).values():
+        if kept.exists():
+            shutil.copytree(kept, job.encoder / COURSE / kept.name, dirs_exist_ok=True)
     metrics: dict[str, Any] = {
         "steps": total_steps,
         "clips": batches.num_usable,

@@ -13,7 +13,6 @@ from matpac.encoders.interface import WaveEncoder
 from matpac.encoders.published import ROWS
 from matpac.method.student import Student
 from matpac.pretraining import config
-from matpac.pretraining.run import COURSE
 from matpac.probing import sources
 from matpac.probing.config import EncoderConfig, ProbeParams
 
@@ -65,7 +64,7 @@ def on_the_way(params: ProbeParams, name: str) -> list[Features]:
     return [
         Features(name, seed, load_encoder(kept), fraction=float(kept.name))
         for seed in config.seeds(params, name)
-        for kept in sorted((folder / f"seed_{seed}").glob(f"{COURSE}/*"))
+        for kept in sorted((folder / f"seed_{seed}").glob(f"{config.COURSE}/*"))
     ]
 
 

@@ -138,7 +138,7 @@ def test_killed_before_the_first_state(uninterrupted: Job, job: Job) -> None:
 
 
 def test_encoders_on_the_way_are_those_of_the_steps_and_change_nothing(
-    uninterrupted: Job, bulk: Path, tmp_path: Path
+    uninterrupted: Job, bulk: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     resolved = tiny.run(pretrain={"epochs": 12.0, "encoders_at": [0.0, 0.5]})
     job = tiny.make_job(bulk, tmp_path, resolved)
@@ -151,6 +151,9 @@ def test_encoders_on_the_way_are_those_of_the_steps_and_change_nothing(
     for fraction, expected in (("0", started.state_dict()), ("0.5", halfway)):
         found = load_encoder(job.encoder / "course" / fraction).state_dict()
         assert found and all(torch.equal(value, expected[name]) for name, value in found.items())
+    later = tiny.make_job(bulk, tmp_path, tiny.run(pretrain={"epochs": 12.0, "encoders_at": [0.2]}))
+    train(later)
+    assert "tiny: no encoder at 0.2 of training, which is beyond it" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
