@@ -9,28 +9,19 @@ from pathlib import Path
 
 from matpac.cli import cost
 from matpac.core import distributed, paths
+from matpac.core.paths import NOTEBOOKS
 from matpac.params import Params, load
-
-NOTEBOOKS = {
-    "fetch": "01_fetch",
-    "logmel": "02_logmel",
-    "pretrain": "03_pretrain",
-    "probe": "04_probe",
-    "probe_only": "04_probe",
-    "figures": "05_figures",
-}
-"""Stage -> name of the executed notebook, before the run's."""
 
 
 def stale(root: Path) -> list[str]:
     """Names of the stages that are not up to date, as DVC sees it.
 
-    Raises: RuntimeError with DVC's own words if it cannot tell.
+    Raises: ChildProcessError with DVC's own words if it cannot tell.
     """
     command = [sys.executable, "-m", "dvc", "status", "--json"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True)
     if done.returncode:
-        raise RuntimeError(f"dvc status failed:\n{done.stderr or done.stdout}")
+        raise ChildProcessError(f"dvc status failed:\n{done.stderr or done.stdout}")
     return list(json.loads(done.stdout))
 
 

@@ -267,6 +267,5 @@ def target_array(manifest: pd.DataFrame, kind: str) -> np.ndarray:
 def open_store(params: ProbeParams, task: str) -> Store:
     """The log-mels of a task, checked against the index that DVC tracks."""
     tracked = paths.small(params) / "logmel" / "tasks" / f"{task}.json"
-    if not tracked.exists():
-        raise FileNotFoundError(f"{tracked}: missing; run the stage logmel@{params.profile}")
+    paths.made(tracked, params.profile, "logmel")
     return Store(paths.bulk(params) / "logmel" / task, index_sha256=files.sha256(tracked))

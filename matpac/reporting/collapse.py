@@ -83,7 +83,7 @@ def load(profile: str | None = None) -> pd.DataFrame:
     found = sorted(small.glob("logs/*/seed_*/diagnostics.csv"))
     if not found:
         raise FileNotFoundError(
-            f"{small / 'logs'}: no training logs; run the stage pretrain@{profile}-base"
+            f"{small / 'logs'}: no training logs; run {paths.command(profile, 'pretrain', 'base')}"
         )
     logs = pd.concat([_read(path.parent, small) for path in found]).assign(profile=profile)
     return logs.sort_values(["run", "seed", "step"], ignore_index=True)

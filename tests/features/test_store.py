@@ -229,7 +229,7 @@ def test_stage_tracks_indices_and_leaves_pretraining_alone(
     project: Path, capsys: pytest.CaptureFixture
 ) -> None:
     params = folder_params(["music"])
-    with pytest.raises(FileNotFoundError, match="run `dvc repro -f fetch@mini`"):
+    with pytest.raises(FileNotFoundError, match="run the notebook 01_fetch"):
         preprocess(params)
     fetch(params)
     stage = preprocess(params)
