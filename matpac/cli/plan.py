@@ -19,7 +19,7 @@ def stale(root: Path) -> list[str]:
     Raises: ChildProcessError with DVC's own words if it cannot tell.
     """
     command = [sys.executable, "-m", "dvc", "status", "--json"]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=root, capture_output=True, encoding="utf-8")
     if done.returncode:
         raise ChildProcessError(f"dvc status failed:\n{done.stderr or done.stdout}")
     return list(json.loads(done.stdout))
@@ -59,7 +59,7 @@ def minutes(executed: Path, names: Iterable[str]) -> dict[str, float]:
     """
     timed = []
     for path in (executed / f"{name}.ipynb" for name in names):
-        record = json.loads(path.read_text())["metadata"] if path.exists() else {}
+        record = json.loads(path.read_text("utf-8"))["metadata"] if path.exists() else {}
         if (record := record.get("papermill", {})).get("duration") is not None:
             timed.append((record["start_time"], path.stem, record["duration"] / 60))
     return {name: duration for _, name, duration in sorted(timed)}

@@ -174,7 +174,8 @@ def hopeless(manifest: pd.DataFrame, info: dict[str, Any]) -> str:
         return f"{len(classes)} class ({', '.join(classes)}) has clips that can be used, needed: 2"
     if info["kind"] == "multiclass":
         having = (used["label"].to_numpy()[:, None] == np.arange(len(classes))).T
-        if single := [name for name, rows in zip(classes, having, strict=True) if rows.sum() < 2]:
+        single = [name for name, rows in zip(classes, having, strict=True) if rows.sum() < 2]
+        if single and info["source"] == "folder":  # of an official one a part may be wanted
             return (
                 f"{len(single)} of {len(classes)} classes have only one clip that can be used, "
                 f"needed: 2, to train and to test: {', '.join(map(repr, single[:5]))}"

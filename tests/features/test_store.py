@@ -12,6 +12,7 @@ import torch
 
 from matpac.audio import logmel
 from matpac.core import files
+from matpac.data import manifests
 from matpac.data.fetch import fetch
 from matpac.features import shards
 from matpac.features.preprocess import preprocess, statistics
@@ -261,3 +262,16 @@ def test_stage_takes_given_normalisation(project: Path) -> None:
     assert preprocess(params)["pretraining"]["normalisation"] == {
         "mean": -7.056, "std": 4.193, "measured": False
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("level", [0.0, 0.25], ids=["silent", "constant"])
+@pytest.mark.parametrize("given", [{}, {"mean": -7.0, "std": 4.0}], ids=["measured", "given"])
+def test_corpora_of_silence_stop_here(project: Path, level: float, given: dict) -> None:
+    params = folder_params(["music"], **given)
+    folder = manifests.audio_folder(params, "music")
+    for path in folder.rglob("*.wav"):
+        soundfile.write(path, np.full(16000, level), 16000)
+    fetch(params)
+    with pytest.raises(ValueError, match="music: nothing to learn from: every clip is silent or"):
+        preprocess(params)
+    assert not (project / "data/mini/logmel/pretraining.json").exists()
