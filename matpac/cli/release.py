@@ -190,6 +190,6 @@ def _source(params: Params, name: str) -> tuple[str, str]:
 
 def _is_probed(params: Params, run: str, encoder: AudioEncoder) -> bool:
     """Whether embeddings kept by the ``probe`` stage are this encoder's, if any are there."""
-    kept = (paths.bulk(params) / "embeddings" / run).glob("*.json")
+    kept = (paths.bulk(params) / "embeddings" / run).glob("[!.]*.json")
     found = [files.read_json(path)["identity"] for path in kept]
     return not found or identity(encoder) in found

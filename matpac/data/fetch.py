@@ -38,14 +38,14 @@ def fetch(params: FetchParams | dict[str, Any]) -> dict[str, Any]:
         ``logmel.max_bad_fraction`` cannot be used, for tables that do not fit, for a task on which
         no probe could be trained, and for an official data set of which something is missing;
         FileNotFoundError for a missing folder or table, and for what cannot be downloaded; as
-        `Workers.map`.
+        `paths.claimed` and `Workers.map`.
     """
     params = section.parse(FetchParams, params)
     folder = paths.small(params) / "manifests"
     infos, problems = {}, []
     audio = [manifests.audio_folder(params, name) for name in manifests.names(params)]
     processes = Workers.of(params, preload="matpac.data.audit", fewest=FEWEST_FILES, audio=audio)
-    with processes as workers:
+    with paths.claimed(params, "fetch"), processes as workers:
         for name in manifests.names(params):
             manifest, info = _manifest(params, name, workers)
             excluded = manifests.excluded_clips(manifest)

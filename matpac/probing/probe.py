@@ -78,12 +78,14 @@ def probe(encoder: str, params: ProbeParams | dict[str, Any]) -> pd.DataFrame:
         encoder: its name in ``runs`` or ``encoders``.
         params: the sections of `matpac.probing.config.ProbeParams`.
     Returns: the content of ``scores.csv``.
-    Raises: ValueError for bad parameters; FileNotFoundError naming the stage that has not run.
+    Raises: ValueError for bad parameters; FileNotFoundError naming the stage that has not run; as
+        `paths.claimed`.
     """
     params = section.parse(ProbeParams, params)
     found = list_features(params, encoder) + on_the_way(params, encoder)
     work = [(params, each, task) for each in found for task in params.tasks]
-    every = list(track(_each(work), len(work), f"probe {encoder}", unit="task"))
+    with paths.claimed(params, f"probe-{encoder}"):
+        every = list(track(_each(work), len(work), f"probe {encoder}", unit="task"))
     scores = Scores(*(pd.concat(tables, ignore_index=True) for tables in zip(*every, strict=True)))
     ended = scores.linear["fraction"] == 1
     curve, linear = scores.linear[~ended], scores.linear[ended].drop(columns="fraction")

@@ -1,6 +1,9 @@
 """Log-mel stores: what comes out is what went in, whatever the workers and interruptions."""
 
 import pickle
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -275,3 +278,31 @@ def test_corpora_of_silence_stop_here(project: Path, level: float, given: dict) 
     with pytest.raises(ValueError, match="music: nothing to learn from: every clip is silent or"):
         preprocess(params)
     assert not (project / "data/mini/logmel/pretraining.json").exists()
+
+
+HOLDS = """
+    import fcntl, sys, time
+    lock = open(sys.argv[1], "a")
+    fcntl.lockf(lock, fcntl.LOCK_EX)
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize(("name", "stage"), [("fetch", fetch), ("logmel", preprocess)])
+def test_two_stages_do_not_write_into_one_folder(
+    project: Path, monkeypatch: pytest.MonkeyPatch, name: str, stage: Any
+) -> None:
+    params = folder_params(["music"])
+    fetch(params)
+    monkeypatch.setattr(files, "LOCK_WAIT_S", 0.1)
+    lock = project / f"scratch/mini/.{name}.lock"
+    command = [sys.executable, "-c", textwrap.dedent(HOLDS), lock]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
+        try:
+            other.stdout.readline()
+            with pytest.raises(RuntimeError, match=rf"\.{name}\.lock: another process runs"):
+                stage(params)
+        finally:
+            other.kill()
+    stage(params)
