@@ -59,8 +59,9 @@ test-encoders: setup ## Encoders from other packages, in environments of their o
 	  results="$$results$$extra: $$(grep . $$log | tail -1)\n"; \
 	done; printf "$$results"; exit $$status
 
-soak: setup         ## Long tests: kills training many times
-	MATPAC_SOAK=1 $(BIN)/python -m pytest tests/pretraining/test_soak.py tests/pretraining/test_trainer.py tests/test_wheel.py
+soak: setup         ## Long tests: kills training many times, reads 20,000 damaged files
+	MATPAC_SOAK=1 $(BIN)/python -m pytest tests/audio/test_fuzz.py tests/pretraining/test_soak.py \
+	  tests/pretraining/test_trainer.py tests/test_wheel.py
 
 esc10: setup        ## Pretrains and probes on real recordings: make esc10 FOLDER=/path/to/ESC-10
 	@test -d "$$FOLDER/audio" || { printf 'FOLDER: got "%s", needed: a folder with audio/ and meta/esc10.csv\n' "$$FOLDER"; exit 1; }

@@ -48,6 +48,7 @@ READS = {
     "figures": Params,
 }
 """Stage -> the sections that it reads."""
+TESTS = ROOT / "tests"
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
@@ -289,6 +290,14 @@ def test_make_help_lists_every_command() -> None:
     command = ["make", "--no-print-directory", "help"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert {line.split()[0] for line in done.stdout.splitlines()} == set(commands.split())
+
+
+def test_make_soak_runs_every_test_that_is_longer_there() -> None:
+    soak = re.search(r"^soak:(.*\n)+?\n", (ROOT / "Makefile").read_text(), re.MULTILINE)[0]
+    others = set(TESTS.rglob("test_*.py")) - {Path(__file__)}
+    longer = [path for path in others if "MATPAC_SOAK" in path.read_text()]
+    assert len(longer) > 2
+    assert [path for path in longer if str(path.relative_to(ROOT)) not in soak] == []
 
 
 @pytest.mark.parametrize("name", main.commands)
