@@ -4,6 +4,7 @@ import copy
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -480,3 +481,27 @@ def test_numbers_as_dvc_exp_run_takes_them(form: str, tmp_path: Path) -> None:
     wanted = load(ROOT / "params.yaml").model_dump()
     wanted["probe"]["learning_rate"] = [1e-5, 0.003]
     assert load(path).model_dump() == wanted
+
+
+BITS = ["[", "{", ": ", "- ", "&a ", "*a", "<<: ", "!!set ", "~", "1:30", "1e400", "9" * 400, "? "]
+BITS += ["no: ", "1: ", "'", '"', "#", "\t", "\0", "\ufeff", "|", "%YAML 1.1\n", "---\n", "- " * 50]
+
+
+def test_no_mutant_of_a_file_ends_in_a_traceback(tmp_path: Path) -> None:
+    """Cut, repeated, and with what means something in YAML put in: one error, or parameters."""
+    text, random = (ROOT / "params.yaml").read_text(), Random(0)
+    path, refused = tmp_path / "params.yaml", 0
+    for _ in range(100):
+        mutant = text
+        for _ in range(random.randint(1, 3)):
+            first, last = sorted(random.sample(range(len(mutant)), 2))
+            last = min(last, first + 40)
+            change = random.choice([*BITS, "", 3 * mutant[first:last]])
+            mutant = mutant[:first] + change + mutant[random.choice([first, last]) :]
+        path.write_text(mutant)
+        try:
+            load(path)
+        except ValueError as error:
+            assert str(error).startswith(str(path)) and len(str(error)) < 1e5
+            refused += 1
+    assert 50 < refused < 100
