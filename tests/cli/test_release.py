@@ -201,7 +201,9 @@ def test_files_of_another_training_are_refused(project: Path, tmp_path: Path) ->
     with pytest.raises(ValueError, match="base: trained on other log-mels"):
         release.release("base", sections, tmp_path / "out")
     path.unlink()
-    with pytest.raises(FileNotFoundError, match=r"pretraining\.json: .* run `dvc repro logmel@smoke`"):
+    with pytest.raises(
+        FileNotFoundError, match=r"pretraining\.json: .* run `dvc repro logmel@smoke`"
+    ):
         release.release("base", sections, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
