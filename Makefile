@@ -23,13 +23,17 @@ $(VENV)/.ready: requirements.txt pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-build-isolation --no-deps -e .
 	@touch $@
 
-repro: setup        ## Regenerates every table and figure of the profile in params.yaml
+.PHONY: git
+git:
+	@git rev-parse --git-dir > /dev/null || { echo 'DVC needs a git repository; where the project came without its own, run `git init`'; exit 1; }
+
+repro: git setup    ## Regenerates every table and figure of the profile in params.yaml
 	@$(BIN)/matpac check
 	@$(BIN)/matpac sources
 	$(BIN)/dvc repro
 	@$(BIN)/matpac minutes
 
-plan: setup         ## What `make repro` would run now: hours, GPU-hours, disk
+plan: git setup     ## What `make repro` would run now: hours, GPU-hours, disk
 	@$(BIN)/matpac check
 	@$(BIN)/matpac plan
 
@@ -55,12 +59,13 @@ test-encoders: setup ## Encoders from other packages, in environments of their o
 	  results="$$results$$extra: $$(grep . $$log | tail -1)\n"; \
 	done; printf "$$results"; exit $$status
 
-soak: setup         ## Long tests: kills training many times
-	MATPAC_SOAK=1 $(BIN)/python -m pytest tests/pretraining/test_soak.py tests/pretraining/test_trainer.py tests/test_wheel.py
+soak: setup         ## Long tests: kills training many times, reads 20,000 damaged files
+	MATPAC_SOAK=1 $(BIN)/python -m pytest tests/audio/test_fuzz.py tests/pretraining/test_soak.py \
+	  tests/pretraining/test_trainer.py tests/test_wheel.py
 
 esc10: setup        ## Pretrains and probes on real recordings: make esc10 FOLDER=/path/to/ESC-10
-	@test -d "$(FOLDER)/audio" || { echo 'FOLDER: got "$(FOLDER)", needed: a folder with audio/ and meta/esc10.csv'; exit 1; }
-	ESC10="$(abspath $(FOLDER))" $(BIN)/matpac use esc10 -- $(MAKE) repro
+	@test -d "$$FOLDER/audio" || { printf 'FOLDER: got "%s", needed: a folder with audio/ and meta/esc10.csv\n' "$$FOLDER"; exit 1; }
+	ESC10="$$(cd "$$FOLDER" && pwd)" $(BIN)/matpac use esc10 -- $(MAKE) repro
 
 bench: setup        ## Measures the speed on this machine; ESC10=/path/to/ESC-10 adds its files
 	$(BIN)/python -m benchmarks --docs README.md docs/performance.md

@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -83,10 +84,22 @@ def paper_sections(folder: Path) -> dict:
     return sections
 
 
+@pytest.fixture(scope="module", autouse=True)
+def another_kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What Jupyter takes for "python3" is no Python of ours: stages must not ask it."""
+    folder = tmp_path_factory.mktemp("jupyter")
+    (folder / "kernels/python3").mkdir(parents=True)
+    kernel = {"argv": ["/bin/false"], "display_name": "Python 3", "language": "python"}
+    (folder / "kernels/python3/kernel.json").write_text(json.dumps(kernel))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JUPYTER_PATH", str(folder))
+        yield
+
+
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the project with both profiles up to date, ``mini`` active."""
-    project = tmp_path_factory.mktemp("project")
+    project = tmp_path_factory.mktemp("pro ject's é")  # what shells trip over
     for name in COPIED:
         source = ROOT / name
         ignore = shutil.ignore_patterns("__pycache__")
@@ -191,6 +204,7 @@ def test_an_edited_overlay_reruns_that_run_its_probe_and_the_figures(project: Pa
     output = dvc(project, "repro")
     assert ran(output) == ["pretrain@mini-alpha1", "probe@mini-alpha1", "figures@mini"]
     assert "pretrain alpha1: 100%" in output, "progress reaches the terminal"
+    assert "ERROR" not in output and "Traceback" not in output
 
 
 def test_another_encoder_is_probed_and_other_weights_of_it_are_noticed(project: Path, edit) -> None:
@@ -233,6 +247,10 @@ def test_ctrl_c_saves_and_the_next_repro_goes_on(project: Path, edit) -> None:
     os.killpg(started.pid, signal.SIGINT)
     rest = started.communicate()[0]
     assert started.returncode != 0, rest
+    assert re.search(
+        r"\nbase: stopped after step \d+; state saved; the same command goes on from there\n", rest
+    )
+    assert "Traceback" not in rest and not re.search(r"ERROR(?!: failed to reproduce)", rest)
     assert not (project / "data" / "mini" / "pretrain" / "base").exists()
     output = dvc(project, "repro", "-s", "pretrain@mini-base")
     step = re.search(r"base: resuming at step (\d+)", output)

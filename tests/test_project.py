@@ -1,9 +1,13 @@
 """Contracts between the files of the repository: imports, stages, notebooks, lock, style."""
 
 import ast
+import os
 import re
+import shutil
 import subprocess
 import sys
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
@@ -12,6 +16,7 @@ import pytest
 import yaml
 
 from matpac.cli.main import main
+from matpac.core import paths
 from matpac.data.config import FetchParams, LogmelParams
 from matpac.params import Params, load
 from matpac.pretraining import config
@@ -43,6 +48,7 @@ READS = {
     "figures": Params,
 }
 """Stage -> the sections that it reads."""
+TESTS = ROOT / "tests"
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
@@ -286,6 +292,14 @@ def test_make_help_lists_every_command() -> None:
     assert {line.split()[0] for line in done.stdout.splitlines()} == set(commands.split())
 
 
+def test_make_soak_runs_every_test_that_is_longer_there() -> None:
+    soak = re.search(r"^soak:(.*\n)+?\n", (ROOT / "Makefile").read_text(), re.MULTILINE)[0]
+    others = set(TESTS.rglob("test_*.py")) - {Path(__file__)}
+    longer = [path for path in others if "MATPAC_SOAK" in path.read_text()]
+    assert len(longer) > 2
+    assert [path for path in longer if str(path.relative_to(ROOT)) not in soak] == []
+
+
 @pytest.mark.parametrize("name", main.commands)
 def test_asking_a_command_for_help_does_nothing_else(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
@@ -318,3 +332,122 @@ def test_ruff(command: list[str]) -> None:
         [sys.executable, "-m", "ruff", *command, "."], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+# -------------------------------------------------------------------------- people's machines
+
+
+def test_a_clone_has_the_same_bytes_where_git_would_write_crlf(tmp_path: Path) -> None:
+    origin = tmp_path / "origin"
+    origin.mkdir()
+    (origin / "run").write_bytes(b"#!/bin/sh\necho yes\n")
+    (origin / ".gitattributes").write_bytes((ROOT / ".gitattributes").read_bytes())
+    git = ["git", "-c", "user.name=x", "-c", "user.email=x"]
+    for arguments in (["init", "-q"], ["add", "."], ["commit", "-qm", "x"]):
+        subprocess.run([*git, *arguments], cwd=origin, check=True)
+    clone = ["clone", "-q", "-c", "core.autocrlf=true", origin, tmp_path / "clone"]
+    subprocess.run([*git, *clone], check=True)
+    assert (tmp_path / "clone/run").read_bytes() == b"#!/bin/sh\necho yes\n"
+
+
+@pytest.fixture
+def stubs(tmp_path: Path) -> Path:
+    """A project of a name that shells trip over, whose tools only say how they are called."""
+    project = tmp_path / "pro ject's é"
+    said = '#!/bin/sh\necho "$(basename "$0") $* in $(pwd), ESC10=$ESC10; 1 passed"\n'
+    tools = [project / ".venv/bin" / name for name in ("python", "matpac", "dvc", "uv", "ruff")]
+    for tool in [*tools, project / ".venv-encoders/passt/bin/python"]:
+        tool.parent.mkdir(parents=True, exist_ok=True)
+        tool.write_text(said)
+        tool.chmod(0o755)
+    for name in ("Makefile", "requirements.txt", "pyproject.toml"):
+        shutil.copyfile(ROOT / name, project / name)
+    (project / ".venv/.ready").touch()
+    return project
+
+
+def make(project: Path, *arguments: str) -> str:
+    """What a target prints. Raises: CalledProcessError."""
+    command = ["make", "--no-print-directory", *arguments]
+    environment = {k: v for k, v in os.environ.items() if k != "ESC10"}
+    done = subprocess.run(
+        command, cwd=project, env=environment, capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+def test_every_target_takes_a_project_of_any_name(stubs: Path) -> None:
+    subprocess.run(["git", "init", "-q"], cwd=stubs, check=True)
+    (stubs / "ESC 10's é/audio").mkdir(parents=True)
+    for target in [line.split()[0] for line in make(stubs, "help").splitlines()]:
+        for folder in (str(stubs / "ESC 10's é"), "ESC 10's é"):
+            said = make(stubs, target, f"FOLDER={folder}", "EXTRA=passt")
+            if target == "esc10":
+                assert f"use esc10 -- make repro in {stubs}, ESC10={stubs}/ESC 10's é;" in said
+
+
+def test_without_git_it_says_what_to_do(stubs: Path) -> None:
+    with pytest.raises(subprocess.CalledProcessError) as stopped:
+        make(stubs, "repro")
+    assert "run `git init`" in stopped.value.stdout and "dvc" not in stopped.value.stdout
+
+
+def texts() -> Iterator[tuple[str, str]]:
+    """Every text in the library, with what is not known before it runs as 0; and the pages."""
+    for path in sorted((ROOT / "matpac").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                parts = [n.value if isinstance(n, ast.Constant) else "0" for n in node.values]
+                yield path.name, "".join(parts)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield path.name, node.value
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+        yield path.name, path.read_text()
+
+
+def test_commands_that_messages_and_pages_name_exist() -> None:
+    targets = re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    found = dict.fromkeys(("matpac", "make", "dvc repro", "pip"), 0)
+    for where, text in texts():
+        for verb, options in re.findall(r"(?:`|^)matpac ([a-z]+)([^`\n]*)", text, re.MULTILINE):
+            command = main.commands.get(verb)
+            assert command, f"{where}: matpac {verb}"
+            known = {each for p in command.params for each in p.opts} | {"--help", "--"}
+            if verb != "use":  # behind its -- stands another command
+                assert set(re.findall(r"(?<= )--?[a-z][\w-]*", options)) <= known, (
+                    f"{where}: {verb}"
+                )
+            found["matpac"] += 1
+        for target in re.findall(r"(?:`|\(|^)make ([a-z0-9-]+)(?=[` )\n]|$)", text, re.MULTILINE):
+            assert target in targets, f"{where}: make {target}"
+            found["make"] += 1
+        for stage in re.findall(r"dvc repro (?:-\w )*([a-z_]+)@", text):
+            assert stage in stages(), f"{where}: dvc repro {stage}"
+            found["dvc repro"] += 1
+        for extra in re.findall(r"pip install ['\"]?matpac\[(\w[\w-]*)\]", text):
+            assert extra in extras or extra == "0", f"{where}: {extra}"
+            found["pip"] += 1
+    assert all(found.values()), found
+
+
+def test_what_is_missing_names_a_stage_or_the_notebook_that_makes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DVC has the stages of the active profile alone, and none of the notebooks' own."""
+    monkeypatch.setenv("MATPAC_ROOT", str(tmp_path))
+    (tmp_path / "params.yaml").write_text("profile: mini\n")
+    (tmp_path / "params.paper.yaml").touch()
+    for stage, notebook in paths.NOTEBOOKS.items():
+        assert f"matpac run {notebook}" in stages()[stage]["cmd"]
+        assert (ROOT / "notebooks" / f"{notebook}.ipynb").exists()
+    for profile, said in (
+        ("mini", "`dvc repro pretrain@mini-base`"),
+        ("paper", "`matpac use paper` and `dvc repro pretrain@paper-base`"),
+        ("smoke", "the notebook 03_pretrain with run = 'base'"),
+    ):
+        assert paths.command(profile, "pretrain", "base") == said
+        with pytest.raises(FileNotFoundError, match=re.escape(f"log: missing; run {said}")):
+            paths.made(tmp_path / "log", profile, "pretrain", "base")

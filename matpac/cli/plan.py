@@ -9,28 +9,19 @@ from pathlib import Path
 
 from matpac.cli import cost
 from matpac.core import distributed, paths
+from matpac.core.paths import NOTEBOOKS
 from matpac.params import Params, load
-
-NOTEBOOKS = {
-    "fetch": "01_fetch",
-    "logmel": "02_logmel",
-    "pretrain": "03_pretrain",
-    "probe": "04_probe",
-    "probe_only": "04_probe",
-    "figures": "05_figures",
-}
-"""Stage -> name of the executed notebook, before the run's."""
 
 
 def stale(root: Path) -> list[str]:
     """Names of the stages that are not up to date, as DVC sees it.
 
-    Raises: RuntimeError with DVC's own words if it cannot tell.
+    Raises: ChildProcessError with DVC's own words if it cannot tell.
     """
     command = [sys.executable, "-m", "dvc", "status", "--json"]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=root, capture_output=True, encoding="utf-8")
     if done.returncode:
-        raise RuntimeError(f"dvc status failed:\n{done.stderr or done.stdout}")
+        raise ChildProcessError(f"dvc status failed:\n{done.stderr or done.stdout}")
     return list(json.loads(done.stdout))
 
 
@@ -68,7 +59,7 @@ def minutes(executed: Path, names: Iterable[str]) -> dict[str, float]:
     """
     timed = []
     for path in (executed / f"{name}.ipynb" for name in names):
-        record = json.loads(path.read_text())["metadata"] if path.exists() else {}
+        record = json.loads(path.read_text("utf-8"))["metadata"] if path.exists() else {}
         if (record := record.get("papermill", {})).get("duration") is not None:
             timed.append((record["start_time"], path.stem, record["duration"] / 60))
     return {name: duration for _, name, duration in sorted(timed)}

@@ -27,7 +27,7 @@ from matpac.params import Params
 from matpac.pretraining import config
 from matpac.pretraining.run import training
 from matpac.probing.identity import identity
-from matpac.reporting.figures import existing, pretraining
+from matpac.reporting.figures import pretraining
 from matpac.reporting.results import of_probe
 from matpac.reporting.statistics import summary
 
@@ -69,7 +69,7 @@ def release(
     if seed not in seeds:
         raise ValueError(f"seed: got {seed}, allowed: {', '.join(map(str, seeds))}")
     folder = paths.small(params) / "pretrain" / run / f"seed_{seed}"
-    encoder = load_encoder(existing(folder, f"pretrain@{params.profile}-{run}"))
+    encoder = load_encoder(paths.made(folder, params.profile, "pretrain", run))
     facts = gather(params, run, seed, encoder) | {"licence": licence}
     text = card(facts)
     out.mkdir(parents=True, exist_ok=True)
@@ -108,7 +108,7 @@ def gather(params: Params, run: str, seed: int, encoder: AudioEncoder) -> dict[s
     small, profile = paths.small(params), params.profile
     resolved = config.resolve(params, run, seed=seed)
     index = pretraining(params)
-    path = existing(small / "metrics" / "pretrain" / f"{run}.json", f"pretrain@{profile}-{run}")
+    path = paths.made(small / "metrics" / "pretrain" / f"{run}.json", profile, "pretrain", run)
     finals = files.read_json(path)
     constants = {"mean": encoder.mean, "std": encoder.std}
     trained = files.read_json(small / "pretrain" / run / f"seed_{seed}" / CONFIG)
@@ -180,7 +180,7 @@ def kept_heads(params: Params, run: str, seed: int) -> dict[str, heads.Head]:
 def _source(params: Params, name: str) -> tuple[str, str]:
     """What a data set is, and the licence of its audio, in words."""
     manifest = paths.small(params) / "manifests" / f"{name}.json"
-    source = files.read_json(existing(manifest, f"fetch@{params.profile}"))["source"]
+    source = files.read_json(paths.made(manifest, params.profile, "fetch"))["source"]
     if source == "embedded":
         return RENDERED, "rendered, no recordings; see the project for its SoundFont"
     if source in catalogue.SOURCES:
@@ -190,6 +190,6 @@ def _source(params: Params, name: str) -> tuple[str, str]:
 
 def _is_probed(params: Params, run: str, encoder: AudioEncoder) -> bool:
     """Whether embeddings kept by the ``probe`` stage are this encoder's, if any are there."""
-    kept = (paths.bulk(params) / "embeddings" / run).glob("*.json")
+    kept = (paths.bulk(params) / "embeddings" / run).glob("[!.]*.json")
     found = [files.read_json(path)["identity"] for path in kept]
     return not found or identity(encoder) in found

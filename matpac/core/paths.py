@@ -8,6 +8,16 @@ from pathlib import Path
 from matpac.core import files, yaml_file
 from matpac.core.section import Common
 
+NOTEBOOKS = {
+    "fetch": "01_fetch",
+    "logmel": "02_logmel",
+    "pretrain": "03_pretrain",
+    "probe": "04_probe",
+    "probe_only": "04_probe",
+    "figures": "05_figures",
+}
+"""Stage -> its notebook."""
+
 
 def root() -> Path:
     """The project: ``MATPAC_ROOT``, else the nearest folder upwards that holds ``dvc.yaml``.
@@ -27,7 +37,32 @@ def active_profile() -> str | None:
     """The profile that ``root()/params.yaml`` says it holds; None without such a file."""
     path = root() / "params.yaml"
     sections = yaml_file.read(path) if path.exists() else None
-    return str(sections["profile"]) if isinstance(sections, dict) else None
+    return str(sections.get("profile")) if isinstance(sections, dict) else None
+
+
+def made(path: Path, profile: str, stage: str, key: str = "") -> Path:
+    """The path of what a stage makes.
+
+    Args: key: the run or encoder, for stages that exist once for each.
+    Raises: FileNotFoundError saying what to run.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: missing; run {command(profile, stage, key)}")
+    return path
+
+
+def command(profile: str, stage: str, key: str = "", *, option: str = "") -> str:
+    """What runs a stage: DVC knows those of the active profile, notebooks run on any parameters.
+
+    Args: key: as of `made`; option: of ``dvc repro``.
+    """
+    name = f"{stage}@{profile}-{key}" if key else f"{stage}@{profile}"
+    repro = f"`dvc repro {option + ' ' if option else ''}{name}`"
+    if profile == active_profile():
+        return repro
+    if (root() / f"params.{profile}.yaml").exists():
+        return f"`matpac use {profile}` and {repro}"
+    return f"the notebook {NOTEBOOKS[stage]}" + (f" with run = {key!r}" if key else "")
 
 
 def small(params: Common) -> Path:

@@ -19,6 +19,7 @@ from matpac.data import manifests
 from matpac.data.audit import audit
 from matpac.data.config import DownloadsConfig, FetchParams
 from matpac.data.folders import folder_manifest, plain_manifest
+from matpac.data.labels import hopeless
 from matpac.data.official import official_manifest
 from matpac.data.packed import packed_manifest
 from matpac.data.sources import shards
@@ -34,16 +35,17 @@ def fetch(params: FetchParams | dict[str, Any]) -> dict[str, Any]:
     Args: params: the sections of `matpac.params.config.FetchParams`.
     Returns: name -> the information written beside its manifest.
     Raises: ValueError naming the clips of each data set of which more than
-        ``logmel.max_bad_fraction`` cannot be used, for tables that do not fit, and for an official
-        data set of which something is missing; FileNotFoundError for a missing folder or table,
-        and for what cannot be downloaded; as `Workers.map`.
+        ``logmel.max_bad_fraction`` cannot be used, for tables that do not fit, for a task on which
+        no probe could be trained, and for an official data set of which something is missing;
+        FileNotFoundError for a missing folder or table, and for what cannot be downloaded; as
+        `paths.claimed` and `Workers.map`.
     """
     params = section.parse(FetchParams, params)
     folder = paths.small(params) / "manifests"
     infos, problems = {}, []
     audio = [manifests.audio_folder(params, name) for name in manifests.names(params)]
     processes = Workers.of(params, preload="matpac.data.audit", fewest=FEWEST_FILES, audio=audio)
-    with processes as workers:
+    with paths.claimed(params, "fetch"), processes as workers:
         for name in manifests.names(params):
             manifest, info = _manifest(params, name, workers)
             excluded = manifests.excluded_clips(manifest)
@@ -51,6 +53,9 @@ def fetch(params: FetchParams | dict[str, Any]) -> dict[str, Any]:
             problem = manifests.too_many_bad(
                 name, excluded, len(manifest), params.logmel.max_bad_fraction
             )
+            if not problem and name in params.tasks and (why := hopeless(manifest, info)):
+                column = getattr(params.datasets[name], "labels", None)
+                problem = f"{name}: {f'column {column!r}: ' if column else ''}{why}"
             if problem:
                 problems.append(problem)
                 continue

@@ -5,7 +5,9 @@ an error; what is wrong with one row or file excludes that clip, with the reason
 the order of their files' names: that of the CSV decides nothing.
 """
 
+import os
 import posixpath
+import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -42,7 +44,8 @@ def folder_manifest(
 
     Args:
         audio_folder: the ``filename`` column is relative to it. A bare name, also one without
-            extension, may stand for the only file of that name anywhere below.
+            extension, may stand for the only file of that name anywhere below; and a name for one
+            that differs in case, in Unicode's form or by backslashes.
         labels, separator, kind, fold, split, group: as in `config.FolderDataset`.
         cache: folder for what is found about the files.
         window_ms: clips shorter than this are excluded.
@@ -136,31 +139,40 @@ def _normalised(text: str) -> str:
 
 
 def _locate(folder: Path, wanted: pd.Series) -> tuple[np.ndarray, set[str]]:
-    """Paths relative to ``folder``; bare names that are not directly in it are searched for.
+    """Paths relative to ``folder``; what is not there by its name is searched for.
 
-    Returns: the paths, and those bare names that several files have.
+    Bare names may lie anywhere below, with or without extension. A name that is there in no
+    spelling but another one (see `_alike`) is found, too.
+
+    Returns: the paths, and those names that several files have.
     """
     paths = wanted.to_numpy(dtype=object, copy=True)
     searched = [
-        row for row, text in enumerate(paths) if text and "/" not in text
-        and not (folder / text).is_file()
-    ]  # fmt: skip
+        row for row, text in enumerate(paths) if text and not os.path.isfile(folder / text)
+    ]
     ambiguous: set[str] = set()
     if not searched:
         return paths, ambiguous
     below: dict[str, list[str]] = defaultdict(list)
+    alike: dict[str, list[str]] = defaultdict(list)
     for relative in finding.walk(folder):
         file = PurePosixPath(relative)
-        below[file.name].append(relative)
-        if file.suffix.lower() in finding.EXTENSIONS:
-            below[file.stem].append(relative)
+        stems = {file.stem} if file.suffix.lower() in finding.EXTENSIONS else set()
+        for name in {relative, file.name} | stems:
+            below[name].append(relative)
+            alike[_alike(name)].append(relative)
     for row in searched:
-        found = below.get(paths[row], [])
+        found = below.get(paths[row]) or alike.get(_alike(paths[row]), [])
         if len(found) > 1:
             ambiguous.add(paths[row])
         elif found:
             paths[row] = found[0]
     return paths, ambiguous
+
+
+def _alike(name: str) -> str:
+    """Equal for names that other systems take for one: in case, Unicode's form, and slashes."""
+    return _normalised(unicodedata.normalize("NFC", name.replace("\\", "/")).casefold())
 
 
 def _unique_names(manifest: pd.DataFrame) -> list[str]:

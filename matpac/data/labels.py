@@ -4,7 +4,9 @@ What is wrong with a column as a whole is an error; what is wrong with one row e
 with the reason.
 """
 
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -48,6 +50,8 @@ def add_labels(
         [part.strip() for part in text.split(separator) if part.strip()] if separator else [text]
         for text in table[labels]
     ]
+    if separator:
+        _refuse_lists(table[labels], separator, f"{csv}: column {labels!r}")
     blank = (table[labels] == "").to_numpy()
     if kind == "multiclass":
         exclude(manifest, blank, f"blank label in column {labels!r}")
@@ -61,6 +65,17 @@ def add_labels(
         return classes
     manifest["labels"] = list(one_hot(named, index))  # a blank cell means that no class is present
     return classes
+
+
+def _refuse_lists(cells: pd.Series, separator: str, where: str) -> None:
+    """Raises ValueError for lists written as text: their brackets and quotes would be labels."""
+    plain = rf"\[[^][]*{re.escape(separator)}[^][]*\]"  # not "[a], [b]", which are two labels
+    lists = cells[cells.str.fullmatch(rf"(?s)[\[({{]\s*['\"].*[\])}}]|{plain}")]
+    if len(lists):
+        raise ValueError(
+            f"{where}: got {lists.iloc[0]!r}, a list written as text, allowed: labels with "
+            f"{separator!r} between them, without brackets and quotes"
+        )
 
 
 def one_hot(named: list[list[str]], index: dict[str, int]) -> np.ndarray:
@@ -145,6 +160,39 @@ def refuse_crossing(manifest: pd.DataFrame, parts: pd.Series, where: str, remedy
             f"{where}: {', '.join(map(repr, crossing[:5]))} in several splits or folds, "
             f"allowed: one each; {remedy}"
         )
+
+
+def hopeless(manifest: pd.DataFrame, info: dict[str, Any]) -> str:
+    """Why no probe could be trained and tested on a task; "" if one can.
+
+    Args: manifest, info: as in `matpac.data.manifests`.
+    """
+    used, classes = manifest[manifest["excluded"] == ""], info["classes"]
+    if info["kind"] == "unlabelled":  # which no parameter file that is read as a whole has as a task
+        return ""
+    if len(classes) < 2:
+        return f"{len(classes)} class ({', '.join(classes)}) has clips that can be used, needed: 2"
+    if info["kind"] == "multiclass":
+        having = (used["label"].to_numpy()[:, None] == np.arange(len(classes))).T
+        single = [name for name, rows in zip(classes, having, strict=True) if rows.sum() < 2]
+        if single and info["source"] == "folder":  # of an official one a part may be wanted
+            return (
+                f"{len(single)} of {len(classes)} classes have only one clip that can be used, "
+                f"needed: 2, to train and to test: {', '.join(map(repr, single[:5]))}"
+            )
+    else:
+        having = np.stack(used["labels"].to_list()).T >= 0.5
+    if (used["split"] == "valid").any():
+        return ""
+    parts = {f"all folds but {k}": used["fold"] != k for k in sorted(set(used["fold"]) - {0})}
+    for part, training in (parts or {"the training part": used["split"] == "train"}).items():
+        groups = used["group"][training]
+        if max(groups[rows[training]].nunique() for rows in having) < 2:
+            return (
+                f"no validation part can be drawn from {part}, which has {groups.nunique()} groups "
+                "of clips, needed: a class in 2 of them"
+            )
+    return ""
 
 
 def in_order(values: set[str]) -> list[str]:

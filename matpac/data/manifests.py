@@ -78,8 +78,7 @@ def load(
     folder = paths.small(params) / "manifests"
     table, info = folder / f"{name}.parquet", folder / f"{name}.json"
     for path in (table, info):
-        if not path.exists():
-            raise FileNotFoundError(f"{path}: run `dvc repro -f fetch@{params.profile}`")
+        paths.made(path, params.profile, "fetch")
     return pd.read_parquet(table, columns=columns), files.read_json(info)
 
 

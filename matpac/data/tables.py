@@ -15,7 +15,7 @@ def read_table(path: Path, columns: Iterable[str | None] | None = None) -> pd.Da
     Raises: FileNotFoundError; ValueError naming a column that is not there or a broken line.
     """
     lines = _lines(path)
-    _, header = next(lines, (0, []))
+    header = [cell.strip() for cell in next(lines, (0, []))[1]]
     wanted = [c for c in dict.fromkeys(header if columns is None else columns) if c is not None]
     places = [_place(path, header, column) for column in wanted]
     rows = [[cells[place].strip() for place in places] for cells in _full(path, lines, header)]

@@ -19,6 +19,8 @@ from matpac.features import build
 
 FEWEST_CLIPS = 5000
 """Fewer are computed sooner by threads: other processes need seconds to start."""
+FLATTEST = 1e-3
+"""Standard deviation of log-mels: of recordings it is above 1, of silence 0 to rounding."""
 FRONT_END = ("sample_rate", "window_ms", "hop_ms", "num_mels", "fmin_hz", "fmax_hz")
 
 
@@ -28,7 +30,8 @@ def preprocess(params: LogmelParams | dict[str, Any]) -> dict[str, Any]:
     Args: params: the sections of `matpac.params.config.LogmelParams`.
     Returns: {"stores": name -> index, "pretraining": content of ``pretraining.json``}.
     Raises: FileNotFoundError naming the ``fetch`` stage if a manifest is missing; ValueError naming
-        the clips of a data set of which more than ``logmel.max_bad_fraction`` cannot be used;
+        the clips of a data set of which more than ``logmel.max_bad_fraction`` cannot be used, or
+        corpora in which there is nothing but silence;
         OSError naming the file that a full disk left no room for; as `paths.claimed` and
         `Workers.map`.
     """
@@ -95,12 +98,15 @@ def _pretraining(params: LogmelParams, indices: dict[str, Any]) -> dict[str, Any
         }
         for name, weight in params.corpora.items()
     ]
+    mean, std = statistics([(weight, indices[name]) for name, weight in params.corpora.items()])
+    if std < FLATTEST:
+        raise ValueError(
+            f"{', '.join(params.corpora)}: nothing to learn from: every clip is silent or constant "
+            f"(standard deviation of the log-mels {std:.1g})"
+        )
     fixed = params.logmel.mean is not None
     if fixed:
         mean, std = params.logmel.mean, params.logmel.std
-    else:
-        weighted = [(weight, indices[name]) for name, weight in params.corpora.items()]
-        mean, std = statistics(weighted)
     return {
         "front_end": front_end(params.logmel),
         "normalisation": {"mean": mean, "std": std, "measured": not fixed},

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from matpac.core import files, fingerprints
+from matpac.core import files, fingerprints, paths
 
 DTYPE = np.dtype("<f2")
 COLUMNS = ("row", "shard", "first_frame", "num_frames")
@@ -178,7 +178,7 @@ def _missing(path: Path) -> str:
 
 
 def _command(folder: Path) -> str:
-    return f"`dvc repro -f logmel@{_profile(folder)}`"
+    return paths.command(_profile(folder), "logmel", option="-f")
 
 
 def _profile(folder: Path) -> str:

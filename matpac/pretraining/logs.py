@@ -11,7 +11,7 @@ from typing import NamedTuple
 import pandas as pd
 import torch
 
-from matpac.core import files
+from matpac.core import files, fingerprints
 from matpac.method.schedules import Scheduled
 from matpac.pretraining.trainer import LOSSES, Measured
 
@@ -56,13 +56,7 @@ class Logs:
         """
         found = 0
         for path in self.paths():
-            header, *rows = path.read_text(errors="replace").splitlines(keepends=True) or [""]
-            kept = [header]
-            for row in rows:
-                number = row.split(",", 1)[0]
-                if not row.endswith("\n") or not number.isdecimal() or int(number) >= step:
-                    break
-                kept.append(row)
+            kept = _before(path, step)
             if path == self.path("log"):
                 found = len(kept) - 1
             if len(kept) == 1:
@@ -72,6 +66,32 @@ class Logs:
                 temporary.write_text("".join(kept))
         if found < step:
             print(f"{self.path('log')}: has {found} of {step} rows; the others are lost")
+
+    def digests(self, step: int) -> dict[str, str]:
+        """Of what each log says of the steps before ``step``; belongs to the state of that step."""
+        kept = {path.name: _before(path, step) for path in self.paths()}
+        return {name: fingerprints.digest(rows) for name, rows in kept.items() if len(rows) > 1}
+
+    def tell_changes(self, step: int, digests: dict[str, str]) -> None:
+        """Says which logs are not those that the state of ``step`` was saved with."""
+        found = self.digests(step)
+        for name in sorted(digests):
+            if found.get(name) != digests[name]:
+                print(
+                    f"{self.folder / name}: changed since the state was saved, which is as it was"
+                )
+
+
+def _before(path: Path, step: int) -> list[str]:
+    """The first line of a log and its whole rows before a step."""
+    header, *rows = path.read_text("utf-8", errors="replace").splitlines(keepends=True) or [""]
+    kept = [header]
+    for row in rows:
+        number = row.split(",", 1)[0]
+        if not row.endswith("\n") or not number.isdecimal() or int(number) >= step:
+            break
+        kept.append(row)
+    return kept
 
 
 class Flushed(NamedTuple):

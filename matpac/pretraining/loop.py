@@ -103,6 +103,7 @@ def resume(
     if main:
         logs.cut(first)
         if state:
+            logs.tell_changes(first, state.get("logs", {}))
             print(f"{job.name}: resuming at step {first}")
         elif others := checkpoints.others():
             print(
@@ -138,4 +139,5 @@ def save(
     random = distributed.gather(states.random_state())
     if distributed.rank() == 0:
         state = trainer.state() | {"order": place(batches, step), "random": random}
+        state["logs"] = logs.digests(step)
         checkpoints.save(state, step, after=logs.paths())

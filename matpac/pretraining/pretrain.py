@@ -3,7 +3,6 @@
 A run is trained once per seed. ``matpac pretrain RUN`` is what torchrun and batch systems start.
 """
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -56,10 +55,8 @@ def jobs_of(run: str, params: PretrainParams) -> dict[int, Job]:
     """Seed -> training run. Raises: as `pretrain`."""
     seeds = config.seeds(params, run)
     small = paths.small(params)
-    index_file = small / "logmel" / "pretraining.json"
-    if not index_file.exists():
-        raise FileNotFoundError(f"{index_file}: missing; run the stage logmel@{params.profile}")
-    index = json.loads(index_file.read_text())
+    tracked = paths.made(small / "logmel" / "pretraining.json", params.profile, "logmel")
+    index = files.read_json(tracked)
     jobs = {}
     for seed in seeds:
         resolved = config.resolve(params, run, seed=seed)

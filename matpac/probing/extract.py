@@ -49,7 +49,7 @@ def extract(
     described = describe(embedder, name)
     key = fingerprints.digest({part: described[part] for part in ("identity", "clips", "code")})
     path = folder / f"{key}.npy"
-    if not (path.exists() and path.with_suffix(".json").exists()):
+    if not _is_finished(path):
         if num_processes is None:
             parts = -(-len(embedder) // part_clips)
             num_processes = _num_processes(embedder, name, parts)
@@ -100,8 +100,9 @@ def _compute(
             progress.update()
     distributed.wait_for_all()
     if distributed.rank() == 0:
-        files.write_json(path.with_suffix(".json"), described)
         _join(list(parts), path, described)
+        told = described | {"sha256": files.sha256(path)}
+        files.write_json(path.with_suffix(".json"), told)
         shutil.rmtree(folder)
 
 
@@ -120,6 +121,12 @@ def _join(parts: list[Path], path: Path, described: dict[str, Any]) -> None:
             np.load(part).tofile(opened)
 
 
+def _is_finished(path: Path) -> bool:
+    """Whether embeddings are there, and a description with their checksum."""
+    told = path.with_suffix(".json")
+    return path.exists() and told.exists() and "sha256" in files.read_json(told)
+
+
 def _open(path: Path, described: dict[str, Any]) -> np.ndarray:
     """The embeddings, if they are the ones described."""
     found = files.read_json(path.with_suffix(".json"))
@@ -136,4 +143,6 @@ def _open(path: Path, described: dict[str, Any]) -> np.ndarray:
             f"{path}: got {embeddings.dtype} {list(embeddings.shape)}, needed: "
             f"{described['dtype']} {described['shape']}; delete it"
         )
+    if files.wrong(path.parent, {path.name: found["sha256"]}):
+        raise ValueError(f"{path}: its checksum is not the recorded one; delete it")
     return embeddings

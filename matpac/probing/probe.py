@@ -78,12 +78,14 @@ def probe(encoder: str, params: ProbeParams | dict[str, Any]) -> pd.DataFrame:
         encoder: its name in ``runs`` or ``encoders``.
         params: the sections of `matpac.probing.config.ProbeParams`.
     Returns: the content of ``scores.csv``.
-    Raises: ValueError for bad parameters; FileNotFoundError naming the stage that has not run.
+    Raises: ValueError for bad parameters; FileNotFoundError naming the stage that has not run; as
+        `paths.claimed`.
     """
     params = section.parse(ProbeParams, params)
     found = list_features(params, encoder) + on_the_way(params, encoder)
     work = [(params, each, task) for each in found for task in params.tasks]
-    every = list(track(_each(work), len(work), f"probe {encoder}", unit="task"))
+    with paths.claimed(params, f"probe-{encoder}"):
+        every = list(track(_each(work), len(work), f"probe {encoder}", unit="task"))
     scores = Scores(*(pd.concat(tables, ignore_index=True) for tables in zip(*every, strict=True)))
     ended = scores.linear["fraction"] == 1
     curve, linear = scores.linear[~ended], scores.linear[ended].drop(columns="fraction")
@@ -267,6 +269,5 @@ def target_array(manifest: pd.DataFrame, kind: str) -> np.ndarray:
 def open_store(params: ProbeParams, task: str) -> Store:
     """The log-mels of a task, checked against the index that DVC tracks."""
     tracked = paths.small(params) / "logmel" / "tasks" / f"{task}.json"
-    if not tracked.exists():
-        raise FileNotFoundError(f"{tracked}: missing; run the stage logmel@{params.profile}")
+    paths.made(tracked, params.profile, "logmel")
     return Store(paths.bulk(params) / "logmel" / task, index_sha256=files.sha256(tracked))

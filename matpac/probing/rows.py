@@ -41,8 +41,9 @@ def list_features(params: ProbeParams, name: str) -> list[Features]:
     """
     if name in params.runs:
         folder = paths.small(params) / "pretrain" / name
+        stage = params.profile, "pretrain", name
         return [
-            Features(name, seed, load_encoder(folder / f"seed_{seed}"))
+            Features(name, seed, load_encoder(paths.made(folder / f"seed_{seed}", *stage)))
             for seed in config.seeds(params, name)
         ]
     if name not in params.encoders:
@@ -97,9 +98,7 @@ def users_code(wanted: EncoderConfig) -> str:
 def random_encoder(params: ProbeParams, seed: int) -> AudioEncoder:
     """The base model before its first update, with the normalisation of the pretraining corpora."""
     path = paths.small(params) / "logmel" / "pretraining.json"
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: missing; run the stage logmel@{params.profile}")
-    index = files.read_json(path)
+    index = files.read_json(paths.made(path, params.profile, "logmel"))
     torch.manual_seed(seed)
     student = Student(params.model, index["front_end"]["num_mels"])
     constants = index["normalisation"]

@@ -177,6 +177,17 @@ def classes_note(scores: pd.DataFrame, infos: Mapping[str, Mapping[str, Any]]) -
     return f"mAP of {'; '.join(short)}: the others have no positive to test." if short else ""
 
 
+def lopsided_note(lopsided: Mapping[str, float]) -> str:
+    """What guessing gives where one class is most of a task; empty if it nowhere is."""
+    told = [f"{100 * share:.1f} % in {NAMES.get(task, task)}" for task, share in lopsided.items()]
+    if not told:
+        return ""
+    return (
+        f"Always naming the largest class gives an accuracy of {', '.join(told)}; balanced: the "
+        "mean over the classes of the fraction that is recognised, which guessing does not raise."
+    )
+
+
 def _number(n: int) -> str:
     return NUMBERS[n] if n < len(NUMBERS) else str(n)
 

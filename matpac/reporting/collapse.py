@@ -6,7 +6,6 @@ that centering and sharpening are both needed, Sec. IV-C that classification alo
 the entropies mean is explained in `matpac.pretraining.diagnostics`; they are in nats throughout.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,7 +82,7 @@ def load(profile: str | None = None) -> pd.DataFrame:
     found = sorted(small.glob("logs/*/seed_*/diagnostics.csv"))
     if not found:
         raise FileNotFoundError(
-            f"{small / 'logs'}: no training logs; run the stage pretrain@{profile}-base"
+            f"{small / 'logs'}: no training logs; run {paths.command(profile, 'pretrain', 'base')}"
         )
     logs = pd.concat([_read(path.parent, small) for path in found]).assign(profile=profile)
     return logs.sort_values(["run", "seed", "step"], ignore_index=True)
@@ -182,7 +181,7 @@ def _read(folder: Path, small: Path) -> pd.DataFrame:
     noisy = ["prediction_loss", "classification_loss", "total_loss", "gradient_norm"]
     means = log.groupby(index)[noisy].mean().reindex(range(len(measured)))
     at = log.drop(columns=noisy).merge(measured, on="step", how="inner")
-    encoder = json.loads((small / "pretrain" / run / seed / "config.json").read_text())
+    encoder = files.read_json(small / "pretrain" / run / seed / "config.json")
     number, k = int(seed.removeprefix("seed_")), encoder["model"]["num_prototypes"]
     known = {"run": run, "seed": number, "num_prototypes": k, "rankme": _rankme(small, run, number)}
     return pd.concat([at, means], axis=1).assign(**known)

@@ -121,7 +121,7 @@ def num_steps(params: FiguresParams, run: str) -> int:
     """Updates of a finished run. Raises: FileNotFoundError naming the stage that has not run."""
     seed = config.seeds(params, run)[0]
     path = paths.small(params) / "logs" / run / f"seed_{seed}" / "log.csv"
-    with existing(path, f"pretrain@{params.profile}-{run}").open() as file:
+    with paths.made(path, params.profile, "pretrain", run).open() as file:
         return sum(1 for _ in file) - 1
 
 
@@ -129,7 +129,7 @@ def read_scores(params: FiguresParams, name: str, file: str = "scores.csv") -> p
     """Scores of a run or encoder on the tasks of the profile."""
     stage = "probe" if name in params.runs else "probe_only"
     path = paths.small(params) / "probe" / name / file
-    scores = pd.read_csv(existing(path, f"{stage}@{params.profile}-{name}"))
+    scores = pd.read_csv(paths.made(path, params.profile, stage, name))
     return scores[scores["task"].isin(params.tasks)]
 
 
@@ -157,7 +157,7 @@ def read_curves(params: FiguresParams) -> pd.DataFrame:
 def pretraining(params: FiguresParams) -> dict[str, Any]:
     """What the ``logmel`` stage says of the pretraining corpora."""
     path = paths.small(params) / "logmel" / "pretraining.json"
-    return files.read_json(existing(path, f"logmel@{params.profile}"))
+    return files.read_json(paths.made(path, params.profile, "logmel"))
 
 
 def make_provenance(
@@ -206,10 +206,3 @@ def papers_tasks(infos: dict[str, dict[str, Any]]) -> tuple[str, ...]:
 def _is_part(info: dict[str, Any]) -> bool:
     """Whether clips are missing, beyond those that were there and could not be used."""
     return info["num_clips"] + info["num_excluded"] < info.get("official_clips", 0)
-
-
-def existing(path: Path, stage: str) -> Path:
-    """The path. Raises: FileNotFoundError naming the stage that makes it."""
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: missing; run the stage {stage}")
-    return path

@@ -98,6 +98,28 @@ class Results:
                     found.add((row.encoder, column))
         return found
 
+    @cached_property
+    def lopsided(self) -> dict[str, float]:
+        """Tasks of which one class is most, and the accuracy of always naming it."""
+        found = {}
+        for task in self.tasks:
+            if self.infos[task]["metric"] == "accuracy":
+                labels = [each["label"][each["task"] == task] for each in self.predictions.values()]
+                share = pd.concat([pd.Series(dtype=int), *labels]).value_counts(normalize=True)
+                found |= {task: share.iloc[0]} if len(share) and share.iloc[0] > 0.5 else {}
+        return found
+
+    def balanced(self, encoder: str, task: str) -> float:
+        """Mean over the classes of the fraction that is recognised; then over repeats and seeds.
+
+        The folds of a repeat count together: a class need not be in each.
+        """
+        table = self.predictions[encoder]
+        table = table[table["task"] == task]
+        right = table.assign(right=table["label"] == table["predicted"])
+        recalls = right.groupby(["seed", "repeat", "label"])["right"].mean()
+        return float(recalls.groupby(["seed", "repeat"]).mean().mean())
+
     def differences(self, encoder: str, other: Mapping[str, str]) -> dict[str, Difference]:
         """Minus what ``other`` names by column; the average has a test of its own."""
         tasks = {column: name for column, name in other.items() if column != AVERAGE}

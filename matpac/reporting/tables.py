@@ -15,6 +15,7 @@ from matpac.reporting.captions import (
     NAMES,
     classes_note,
     interval_note,
+    lopsided_note,
     mark,
     said,
     steps_note,
@@ -99,7 +100,8 @@ def table2(results: Results, name: str, source: Source) -> Table:
     if results.averaged != list(TASKS):
         notes.append(f"Avg. here is over {', '.join(NAMES.get(t, t) for t in results.averaged)}.")
     notes += [provenance.line, provenance.warning, steps_note(rows, provenance)]
-    notes += [classes_note(results.probed(rows), results.infos), refusal(results, source)]
+    notes += [classes_note(results.probed(rows), results.infos), lopsided_note(results.lopsided)]
+    notes.append(refusal(results, source))
     if reported:
         notes += [ELSEWHERE * (source is TABLE2), CORPORA]
     return Table(
@@ -176,7 +178,7 @@ def _score(cell: pd.Series, *, bold: bool = False) -> Score:
 
 
 def _extra_columns(results: Results) -> dict[Column, dict[str, str | Score]]:
-    """Behind the average, by encoder: averages of other probes, and how many seeds there are."""
+    """Behind the average, by encoder: other probes, balanced accuracies, how many seeds."""
     columns = {}
     absent = dict.fromkeys([row.encoder for row in results.shown], "—")
     scores = results.scores
@@ -188,6 +190,11 @@ def _extra_columns(results: Results) -> dict[Column, dict[str, str | Score]]:
             cells = {encoder: _score(cell) for encoder, cell in means.iterrows()}
             heading = OTHER_PROBES.get(probe, probe)
             columns[Column(f"{AVERAGE}_{probe}", "Avg.", heading)] = absent | cells
+    for task in results.lopsided:
+        having = [name for name in absent if name in results.predictions]
+        cells = {name: Score(100 * results.balanced(name, task)) for name in having}
+        heading = NAMES.get(task, task)
+        columns[Column(f"{task}_balanced", heading, "balanced(%)")] = absent | cells
     seeds = {name: len(results.means.loc[(name, AVERAGE), "seeds"]) for name in absent}
     if max(seeds.values(), default=0) > 1:
         columns[Column("seeds", "Seeds")] = {name: str(n) for name, n in seeds.items()}

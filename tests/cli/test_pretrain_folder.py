@@ -247,7 +247,7 @@ def test_a_name_is_a_run_of_the_project_before_it_is_a_folder(
     (tmp_path / "dvc.yaml").touch()
     shutil.copy(ROOT / "params.yaml", tmp_path)
     assert run("base") == 1
-    assert "run the stage logmel@mini" in capsys.readouterr().err
+    assert "run `dvc repro logmel@mini`" in capsys.readouterr().err
     assert run("./base") == 1
     assert "no audio file" in capsys.readouterr().err
     assert run("base", "--minutes", 1) == 1

@@ -201,7 +201,9 @@ def test_files_of_another_training_are_refused(project: Path, tmp_path: Path) ->
     with pytest.raises(ValueError, match="base: trained on other log-mels"):
         release.release("base", sections, tmp_path / "out")
     path.unlink()
-    with pytest.raises(FileNotFoundError, match=r"pretraining\.json: .* stage logmel@smoke"):
+    with pytest.raises(
+        FileNotFoundError, match=r"pretraining\.json: .* run `dvc repro logmel@smoke`"
+    ):
         release.release("base", sections, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -226,7 +228,7 @@ def test_a_run_that_is_not_there_names_the_stage(
     assert "run: got 'nobody', allowed: base, alpha1" in capsys.readouterr().err
     shutil.rmtree(project / "data/smoke/pretrain/base")
     assert command.matpac("release", "base", "-o", tmp_path / "out") == 1
-    assert "run the stage pretrain@smoke-base" in capsys.readouterr().err
+    assert "run `dvc repro pretrain@smoke-base`" in capsys.readouterr().err
 
 
 def test_a_large_corpus_of_recordings_has_other_limits(params: Params, tmp_path: Path) -> None:

@@ -22,7 +22,9 @@ def test_every_data_set_of_table_1_has_a_source() -> None:
     assert set(SOURCES) == set(paper.TABLE1)
     for name, dataset in paper.TABLE1.items():
         # The paper abbreviates two.
-        full = {"MTT": "MagnaTagATune", "US8K": "UrbanSound8K"}.get(dataset["name"], dataset["name"])
+        full = {"MTT": "MagnaTagATune", "US8K": "UrbanSound8K"}.get(
+            dataset["name"], dataset["name"]
+        )
         assert catalogue.source(name).title.startswith(full)
 
 

@@ -23,6 +23,11 @@ from matpac.data.tables import read_rows, read_table
 from matpac.params import parse
 
 ESC10 = Path(__file__).parents[3] / "shared/datasets/esc10"
+TASK = "filename,class,fold\n" + "".join(
+    f"{name}.wav,{label},{fold}\n"
+    for name, label, fold in zip("abcdef", ["owl"] * 4 + ["jay"] * 2, [1, 1, 2, 2, 1, 2], strict=True)
+)
+"""The smallest that every fold can be trained on without the other."""
 LOGMEL = {"sample_rate": 16000, "window_ms": 25.0, "hop_ms": 10.0, "num_mels": 80}
 LOGMEL |= {"fmin_hz": 50.0, "fmax_hz": 8000.0, "mean": None, "std": None, "workers": 1}
 LOGMEL |= {"max_bad_fraction": 0.5, "shard_mb": 100}
@@ -239,8 +244,9 @@ def test_the_stage_takes_several_folders(four_files: Path, monkeypatch: pytest.M
     sections = parse_params(four_files).model_dump() | {"datasets": {"birds": birds}}
     sections |= {"tasks": ["mine"]}
     mine = {"source": "folder", "audio": "audio", "csv": "clips.csv", "labels": "class"}
-    sections["datasets"]["mine"] = mine | {"kind": "multiclass", "fold": "fold"}
-    write_csv(four_files, "filename,class,fold\na.wav,owl,1\nb.wav,owl,2\n")
+    sections["datasets"]["mine"] = mine | {"kind": "multiclass", "split": "part"}
+    rows = "a.wav,owl,train\nb.wav,owl,valid\nc.wav,jay,train\nd.wav,jay,test\n"
+    write_csv(four_files, f"filename,class,part\n{rows}")
     params = parse(FetchParams, sections)
     assert fetch(params)["birds"]["num_clips"] == 5
     assert manifests.audio_folder(params, "birds") == four_files
@@ -274,6 +280,84 @@ def test_bare_names_are_found_in_folders_below_if_unique(tmp_path: Path) -> None
     assert manifest_of(tmp_path, "filename\nc\n")[0]["path"].item() == "fold4/c.wav"
 
 
+def test_names_that_differ_as_other_systems_do_are_found(tmp_path: Path) -> None:
+    """macOS decomposes accents, Windows writes backslashes, and neither tells case."""
+    for name in (
+        "caf\u00e9.wav",
+        "sub/b.WAV",
+        "C.wav",
+        "both.wav",
+        "Both.wav",
+        "x/d.wav",
+        "y/D.wav",
+    ):
+        write_tone(tmp_path / "audio" / name)
+    names = ["cafe\u0301.wav", "SUB\\b.wav", "c", "both.wav", "BOTH.wav", "d.WAV", "d.wav", "e.wav"]
+    text = "\n".join(["filename", *names, "n" * 5000]) + "\n"
+    manifest, _ = manifest_of(tmp_path, text)
+    found = manifest.set_index("clip")["path"]
+    assert found[names[0]] == "caf\u00e9.wav" and found[names[1]] == "sub/b.WAV"
+    assert found["c"] == "C.wav" and found["both.wav"] == "both.wav" and found["d.wav"] == "x/d.wav"
+    told = manifest.set_index("clip")["excluded"]
+    assert told["BOTH.wav"] == told["d.WAV"] == "several files below have this name"
+    assert told["e.wav"] == "missing file" and told["n" * 5000]
+
+
+def test_headers_are_stripped_as_cells_are(four_files: Path) -> None:
+    text = " filename , class,fold \na.wav, owl,1\nb.wav,owl ,2\n"
+    manifest, info = manifest_of(four_files, text, labels="class", kind="multiclass", fold="fold")
+    assert info["classes"] == ["owl"] and manifest["fold"].tolist() == [1, 2]
+
+
+def test_brackets_alone_make_no_list(four_files: Path) -> None:
+    text = "filename;tags;fold\na.wav;[noise], [music];1\nb.wav;(cat), dog's;2\n"
+    columns = {"labels": "tags", "kind": "multilabel", "separator": ",", "fold": "fold"}
+    _, info = manifest_of(four_files, text, **columns)
+    assert info["classes"] == ["(cat)", "[music]", "[noise]", "dog's"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "message"),
+    [
+        (
+            ["a,owl,1,w", "b,owl,2,x", "c,owl,1,y"],
+            {},
+            r"1 class \(owl\) has clips that can be used",
+        ),
+        (
+            ["a,owl,1,w", "b,owl,2,x", "c,jay,1,y", "d,kea,2,z"],
+            {},
+            "2 of 3 classes have only one clip that can be used, needed: 2, .*: 'jay', 'kea'",
+        ),
+        (
+            ["a,owl,1,w", "b,owl,2,x", "c,jay,1,w", "d,jay,2,x"],
+            {"group": "group"},
+            "no validation part can be drawn from all folds but 1, which has 1 groups of clips",
+        ),
+        (
+            ["a,owl,1,w", "b,owl,2,x", "c,jay,1,y", "d,jay,2,z"],
+            {"kind": "multilabel", "separator": "+"},
+            "no validation part can be drawn from all folds but 1, which has 2 groups of clips",
+        ),
+        (
+            ["a,owl,train,w", "b,owl,test,x", "c,jay,train,y", "d,jay,test,z"],
+            {"fold": None, "split": "fold"},
+            "no validation part can be drawn from the training part, which has 2 groups of clips",
+        ),
+    ],
+    ids=["one class", "one clip", "one group", "several labels", "splits"],
+)
+def test_a_task_that_no_probe_can_learn_is_refused(
+    four_files: Path, monkeypatch: pytest.MonkeyPatch, rows: list[str], columns: dict, message: str
+) -> None:
+    monkeypatch.setenv("MATPAC_ROOT", str(four_files))
+    write_csv(four_files, "\n".join(["filename,class,fold,group", *rows]) + "\n")
+    sections = parse_params(four_files).model_dump()
+    sections["datasets"]["birds"] |= columns
+    with pytest.raises(ValueError, match=f"birds: column 'class': {message}"):
+        fetch(sections)
+
+
 def test_classes_that_are_equal_as_numbers_have_one_order() -> None:
     assert in_order({"1", "10", "001", "2", "01"}) == ["001", "01", "1", "2", "10"]
 
@@ -285,6 +369,16 @@ def test_classes_that_are_equal_as_numbers_have_one_order() -> None:
         ("filename,filename\na.wav,1\n", {}, "more than one column 'filename'"),
         ("filename\n", {}, "clips.csv: no rows"),
         ("", {}, "no column 'filename'"),
+        (
+            "filename,tags,fold\na.wav,x,1\nb.wav,\"['x', 'y']\",2\n",
+            {"labels": "tags", "kind": "multilabel", "separator": ",", "fold": "fold"},
+            r"column 'tags': got \"\['x', 'y'\]\", a list written as text, allowed: labels with ','",
+        ),
+        (
+            "filename,tags,fold\na.wav,[x;y],1\nb.wav,x,2\n",
+            {"labels": "tags", "kind": "multilabel", "separator": ";", "fold": "fold"},
+            r"column 'tags': got '\[x;y\]', a list written as text",
+        ),
         ("filename,x\na.wav,1\nb.wav,1,2\n", {}, "line 3: got 3 cells, allowed: 2"),
         (
             "filename,class,part\na.wav,owl,train\nb.wav,owl,holdout\n",
@@ -375,16 +469,18 @@ def test_stage_writes_and_reloads_manifests(
 ) -> None:
     monkeypatch.setenv("MATPAC_ROOT", str(four_files))
     monkeypatch.delenv("MATPAC_DATA", raising=False)
-    write_csv(four_files, "filename,class,fold\na.wav,owl,1\nb.wav,owl,2\nx.wav,crow,1\n")
+    write_csv(four_files, TASK + "x.wav,crow,1\n")
+    write_tone(four_files / "audio/e.wav")
+    write_tone(four_files / "audio/f.wav")
     params = parse_params(four_files)
-    with pytest.raises(FileNotFoundError, match="run `dvc repro -f fetch@mini`"):
+    with pytest.raises(FileNotFoundError, match="run the notebook 01_fetch"):
         manifests.load(params, "birds")
     infos = fetch(params)
     manifest, info = manifests.load(params, "birds")
     assert info == infos["birds"]
     assert info["excluded"] == [{"clip": "x.wav", "excluded": "missing file"}]
-    assert (info["num_clips"], info["folds"], info["audio"]) == (2, [1, 1], "audio")
-    assert manifest["excluded"].tolist() == ["", "", "missing file"]
+    assert (info["num_clips"], info["folds"], info["audio"]) == (6, [3, 3], "audio")
+    assert manifest["excluded"].tolist() == [""] * 6 + ["missing file"]
     assert "1 excluded:\n  x.wav: missing file" in capsys.readouterr().out
 
 

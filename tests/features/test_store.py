@@ -1,6 +1,9 @@
 """Log-mel stores: what comes out is what went in, whatever the workers and interruptions."""
 
 import pickle
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import torch
 
 from matpac.audio import logmel
 from matpac.core import files
+from matpac.data import manifests
 from matpac.data.fetch import fetch
 from matpac.features import shards
 from matpac.features.preprocess import preprocess, statistics
@@ -229,7 +233,7 @@ def test_stage_tracks_indices_and_leaves_pretraining_alone(
     project: Path, capsys: pytest.CaptureFixture
 ) -> None:
     params = folder_params(["music"])
-    with pytest.raises(FileNotFoundError, match="run `dvc repro -f fetch@mini`"):
+    with pytest.raises(FileNotFoundError, match="run the notebook 01_fetch"):
         preprocess(params)
     fetch(params)
     stage = preprocess(params)
@@ -261,3 +265,44 @@ def test_stage_takes_given_normalisation(project: Path) -> None:
     assert preprocess(params)["pretraining"]["normalisation"] == {
         "mean": -7.056, "std": 4.193, "measured": False
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("level", [0.0, 0.25], ids=["silent", "constant"])
+@pytest.mark.parametrize("given", [{}, {"mean": -7.0, "std": 4.0}], ids=["measured", "given"])
+def test_corpora_of_silence_stop_here(project: Path, level: float, given: dict) -> None:
+    params = folder_params(["music"], **given)
+    folder = manifests.audio_folder(params, "music")
+    for path in folder.rglob("*.wav"):
+        soundfile.write(path, np.full(16000, level), 16000)
+    fetch(params)
+    with pytest.raises(ValueError, match="music: nothing to learn from: every clip is silent or"):
+        preprocess(params)
+    assert not (project / "data/mini/logmel/pretraining.json").exists()
+
+
+HOLDS = """
+    import fcntl, sys, time
+    lock = open(sys.argv[1], "a")
+    fcntl.lockf(lock, fcntl.LOCK_EX)
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize(("name", "stage"), [("fetch", fetch), ("logmel", preprocess)])
+def test_two_stages_do_not_write_into_one_folder(
+    project: Path, monkeypatch: pytest.MonkeyPatch, name: str, stage: Any
+) -> None:
+    params = folder_params(["music"])
+    fetch(params)
+    monkeypatch.setattr(files, "LOCK_WAIT_S", 0.1)
+    lock = project / f"scratch/mini/.{name}.lock"
+    command = [sys.executable, "-c", textwrap.dedent(HOLDS), lock]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
+        try:
+            other.stdout.readline()
+            with pytest.raises(RuntimeError, match=rf"\.{name}\.lock: another process runs"):
+                stage(params)
+        finally:
+            other.kill()
+    stage(params)

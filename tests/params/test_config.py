@@ -1,15 +1,17 @@
 """Parameters: valid ones load, overlays resolve, and one error names everything that is wrong."""
 
 import copy
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 import yaml
 from pydantic import ValidationError
 
-from matpac.core import fingerprints, paths
+from matpac.core import fingerprints, paths, yaml_file
 from matpac.core.section import Common
 from matpac.corpus import RECIPES
 from matpac.data.config import RECIPES as OWN_RECIPES
@@ -23,6 +25,7 @@ import command
 import smoke
 
 TESTS = Path(__file__).parents[1]
+ROOT = TESTS.parent
 PARAMETER_FILES = [smoke.SMOKE_YAML, *sorted(TESTS.parent.glob("params*.yaml"))]
 
 
@@ -452,3 +455,53 @@ def test_encoders_that_cannot_be(encoder: dict, problem: str) -> None:
     sections = smoke.sections()
     sections["encoders"]["x"] = {"label": "X", **encoder}
     assert problem in "\n".join(problems_of(sections))
+
+
+def numbers(value: Any, path: tuple = ()) -> Iterator[tuple[str, float]]:
+    """Every floating-point number in mappings of mappings, by its dotted name."""
+    if isinstance(value, dict):
+        for key, below in value.items():
+            yield from numbers(below, (*path, key))
+    elif isinstance(value, float):
+        yield ".".join(path), value
+
+
+@pytest.mark.parametrize("form", ["{!r}", "{:.17e}", "{:.17E}", "{:.20f}"])
+def test_numbers_as_dvc_exp_run_takes_them(form: str, tmp_path: Path) -> None:
+    """`dvc exp run -S name=number`, which writes the file anew, in every spelling of a number."""
+    hydra = pytest.importorskip("dvc.utils.hydra")
+    path = tmp_path / "params.yaml"
+    shutil.copyfile(ROOT / "params.yaml", path)
+    found = dict(numbers(yaml_file.read(path)))
+    assert {"pretrain.learning_rate", "logmel.max_bad_fraction", "corpora.embedded"} <= set(found)
+    rates = f"probe.learning_rate=[{form.format(1e-5)},{form.format(0.003)}]"
+    changed = [f"{name}={form.format(value)}" for name, value in found.items()]
+    hydra.apply_overrides(path, [each for each in changed if "probe.learning_rate" not in each])
+    hydra.apply_overrides(path, [rates])
+    wanted = load(ROOT / "params.yaml").model_dump()
+    wanted["probe"]["learning_rate"] = [1e-5, 0.003]
+    assert load(path).model_dump() == wanted
+
+
+BITS = ["[", "{", ": ", "- ", "&a ", "*a", "<<: ", "!!set ", "~", "1:30", "1e400", "9" * 400, "? "]
+BITS += ["no: ", "1: ", "'", '"', "#", "\t", "\0", "\ufeff", "|", "%YAML 1.1\n", "---\n", "- " * 50]
+
+
+def test_no_mutant_of_a_file_ends_in_a_traceback(tmp_path: Path) -> None:
+    """Cut, repeated, and with what means something in YAML put in: one error, or parameters."""
+    text, random = (ROOT / "params.yaml").read_text(), Random(0)
+    path, refused = tmp_path / "params.yaml", 0
+    for _ in range(100):
+        mutant = text
+        for _ in range(random.randint(1, 3)):
+            first, last = sorted(random.sample(range(len(mutant)), 2))
+            last = min(last, first + 40)
+            change = random.choice([*BITS, "", 3 * mutant[first:last]])
+            mutant = mutant[:first] + change + mutant[random.choice([first, last]) :]
+        path.write_text(mutant)
+        try:
+            load(path)
+        except ValueError as error:
+            assert str(error).startswith(str(path)) and len(str(error)) < 1e5
+            refused += 1
+    assert 50 < refused < 100

@@ -73,6 +73,23 @@ def test_rows_that_are_lost_are_said(made: Logs, capsys: pytest.CaptureFixture[s
     assert "has 0 of 2 rows" in capsys.readouterr().out
 
 
+def test_a_changed_digit_is_told(made: Logs, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("log", "diagnostics"):
+        made.append(name, COLUMNS, [[0, 1.0], [1, 2.0], [2, 3.0]])
+    saved = made.digests(2)
+    made.append("log", COLUMNS, [[3, 4.0]])  # after the state
+    made.cut(2)
+    made.tell_changes(2, saved)
+    assert capsys.readouterr().out == ""
+    path = made.path("log")
+    path.write_text(path.read_text().replace("1,2", "1,3"))
+    made.tell_changes(2, saved)
+    assert (
+        capsys.readouterr().out
+        == f"{path}: changed since the state was saved, which is as it was\n"
+    )
+
+
 def test_a_full_disk_is_named(made: Logs) -> None:
     made.append("log", COLUMNS, [[0, 1.0]])
     with full_disk(20), pytest.raises(OSError, match=r"log\.csv: not written: File too large"):

@@ -263,6 +263,17 @@ def test_a_corrupted_state_is_named(job: Job) -> None:
         train(job)
 
 
+def test_a_changed_log_is_told(
+    uninterrupted: Job, job: Job, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stop_before(4, job)
+    log = job.checkpoints / "log.csv"
+    rows = log.read_text()
+    log.write_text(rows[:-2] + str((int(rows[-2]) + 1) % 10) + "\n")
+    train(job)
+    assert f"{log}: changed since the state was saved" in capsys.readouterr().out
+
+
 def test_another_order_of_clips_is_refused(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     stop_before(4, job)
     monkeypatch.setattr(loop, "place", lambda batches, step: {"seed": 1})

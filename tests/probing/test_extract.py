@@ -151,13 +151,18 @@ def test_embeddings_that_are_not_what_their_key_says_are_refused(
     expected = extract(Stored(encoder, store), tmp_path, name="base").copy()
     (path,) = tmp_path.glob("*.npy")
     described = path.with_suffix(".json")
-    text = described.read_text()
+    text, whole = described.read_text(), path.read_bytes()
     described.write_text(text.replace('"base"', '"alpha1"'))
     with pytest.raises(ValueError, match=r"encoder 'alpha1', needed: 'base'; delete it"):
         extract(Stored(encoder, store), tmp_path, name="base")
     described.write_text(text)
     np.save(path, expected[:5])
     with pytest.raises(ValueError, match=r"float32 \[5, 32\], needed: float32 \[11, 32\]"):
+        extract(Stored(encoder, store), tmp_path, name="base")
+    flipped = bytearray(whole)
+    flipped[-3] ^= 1
+    path.write_bytes(flipped)
+    with pytest.raises(ValueError, match=r"its checksum is not the recorded one; delete it"):
         extract(Stored(encoder, store), tmp_path, name="base")
     path.write_bytes(path.read_bytes()[:-8])
     with pytest.raises(ValueError, match=rf"{path.name}: .*; delete it"):

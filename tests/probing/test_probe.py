@@ -216,9 +216,9 @@ def test_what_is_missing_names_the_stage(params, monkeypatch, tmp_path: Path) ->
     with pytest.raises(ValueError, match="encoder: got 'bse', allowed: base, alpha1"):
         probe.probe("bse", params)
     monkeypatch.setenv("MATPAC_ROOT", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match="the pretrain stage writes it"):
+    with pytest.raises(FileNotFoundError, match="seed_0: missing; run the notebook 03_pretrain"):
         probe.probe("base", params)
-    with pytest.raises(FileNotFoundError, match="run the stage logmel@smoke"):
+    with pytest.raises(FileNotFoundError, match="run the notebook 02_logmel"):
         probe.probe("random", params)
 
 

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,6 +12,7 @@ from matpac.reporting import collapse
 
 import smoke
 
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 TWO = float(np.log(2))
 
 
@@ -48,6 +50,8 @@ def write_run(
             "teacher_student_kl": 0.25,
             "prototypes_in_use": 6.0 + (measured == steps - 1),
             "agreement": 0.5,
+            "teacher_temp": 0.05,
+            "center_norm": 1.0,
             "target_std": 0.4,
             "target_effective_rank": 20.0,
         }
@@ -79,16 +83,16 @@ def test_load_joins_losses_with_the_steps_that_measured(root: Path) -> None:
 
 
 def test_load_names_the_stage_to_run(root: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="run the stage pretrain@tiny-base"):
+    with pytest.raises(FileNotFoundError, match="run the notebook 03_pretrain with run = 'base'"):
         collapse.load("tiny")
-    with pytest.raises(FileNotFoundError, match="pretrain@smoke-base"):
+    with pytest.raises(FileNotFoundError, match="no training logs; run the notebook 03_pretrain"):
         collapse.load()
 
 
 def test_load_takes_the_active_profile_only_if_it_has_logs(root: Path) -> None:
     shipped = smoke.SMOKE_YAML.read_text()
     (root / "params.yaml").write_text(shipped.replace("profile: smoke", "profile: tiny"))
-    with pytest.raises(FileNotFoundError, match="pretrain@smoke-base"):
+    with pytest.raises(FileNotFoundError, match="no training logs; run the notebook 03_pretrain"):
         collapse.load()
     write_run(root, "base")
     assert set(collapse.load()["profile"]) == {"tiny"}
@@ -181,3 +185,18 @@ def test_plot_needs_a_run(root: Path) -> None:
     write_run(root, "base")
     with pytest.raises(ValueError, match="got typo, allowed: base"):
         collapse.plot(collapse.load("tiny"), ["typo"])
+
+
+@pytest.mark.parametrize("runs", [["base"], ["base", "alpha1"], ["no_centering"]])
+def test_notebook_06_works_with_whatever_runs_there_are(
+    root: Path, monkeypatch: pytest.MonkeyPatch, runs: list[str], capsys: pytest.CaptureFixture
+) -> None:
+    for run in runs:
+        write_run(root, run)
+    (root / "params.yaml").write_text("profile: tiny\n")
+    monkeypatch.chdir(NOTEBOOKS)
+    cells = nbformat.read("06_inspect_collapse.ipynb", 4).cells
+    exec("\n".join(cell.source for cell in cells if cell.cell_type == "code"), {})
+    said = capsys.readouterr().out
+    assert f"runs: {runs[0]}\nnot trained: " in said and "no_sharpening, " in said
+    assert "without sharpening" not in said

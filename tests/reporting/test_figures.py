@@ -219,5 +219,5 @@ def test_the_same_results_write_the_same_bytes(params, smoke_root: Path) -> None
 
 
 def test_a_run_without_results_names_its_stage(params) -> None:
-    with pytest.raises(FileNotFoundError, match="run the stage pretrain@smoke-new"):
+    with pytest.raises(FileNotFoundError, match="run the notebook 03_pretrain with run = 'new'"):
         figures.figures(make(new={"objective": {"alpha": 0.3}}))

@@ -5,6 +5,7 @@ import dataclasses
 import io
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from made import INFOS, MINI, PAPER, ROWS, info, predicted, results, scores
@@ -123,6 +124,36 @@ def test_classes_without_a_positive_are_counted_under_the_table() -> None:
     notes = " ".join(second(results(counted, infos=infos)).notes)
     assert "mAP of MTT over 18 of 20 classes: the others have no positive to test." in notes
     assert "OpenMIC over" not in notes
+
+
+def test_a_task_of_one_large_class_says_what_guessing_gives(tmp_path: Path) -> None:
+    """As 457 cries of infants, 382 of which are of one kind: every encoder lay below guessing."""
+    from sklearn.metrics import balanced_accuracy_score
+
+    rng = np.random.default_rng(0)
+    cries = scores()[scores()["task"] == "esc50"].assign(task="cries")
+    tables, right = {}, []
+    for row in ROWS:
+        parts = []
+        for repeat in (1, 2):
+            label = rng.permutation(np.repeat([0, 1, 2], [80, 15, 5]))
+            guess = np.where(rng.random(100) < 0.7, label, 0)
+            parts.append(pd.DataFrame({"label": label, "predicted": guess, "repeat": repeat}))
+            right.append((row.encoder, balanced_accuracy_score(label, guess)))
+        table = pd.concat(parts, ignore_index=True)
+        tables[row.encoder] = table.assign(
+            seed=0, task="cries", fold=table.index % 5 + 1, clip=table.index % 100, group=0
+        )
+    infos = {"cries": info("esc50")}
+    made = results(cries, infos=infos, predictions=tables)
+    notes = " ".join(second(made).notes)
+    assert "Always naming the largest class gives an accuracy of 80.0 % in cries; balanced" in notes
+    wanted = pd.DataFrame(right).groupby(0)[1].mean()
+    found = {line["model"]: float(line["cries_balanced"]) for line in parsed(second(made))}
+    assert found["MATPAC"] == pytest.approx(100 * wanted["base"], abs=1e-3)
+    even = {name: table.assign(label=table.index % 3) for name, table in tables.items()}
+    made = results(cries, infos=infos, predictions=even)
+    assert made.lopsided == {} and "Always naming" not in " ".join(second(made).notes)
 
 
 def test_own_tasks_alone_leave_the_papers_rows_out(tmp_path: Path) -> None:
