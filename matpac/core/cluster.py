@@ -66,6 +66,7 @@ def connect(address: str, *, setting: str) -> "Client":
 @contextmanager
 def explained(name: str) -> Iterator[None]:
     """What ends work on the cluster as RuntimeError. Args: name: of the cluster."""
+    from distributed.client import ClosedClientError
     from distributed.comm import CommClosedError
     from distributed.scheduler import KilledWorker
 
@@ -82,7 +83,7 @@ def explained(name: str) -> Iterator[None]:
             f"{name}: a worker cannot import this library ({error}); a cluster's workers need the "
             "environment of the machine that asks them"
         ) from error
-    except (CancelledError, CommClosedError) as error:
+    except (CancelledError, ClosedClientError, CommClosedError) as error:
         raise RuntimeError(f"{name}: the scheduler ended or was restarted; {kept}") from error
 
 

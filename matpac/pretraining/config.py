@@ -117,6 +117,11 @@ class Run(Section):
             raise ValueError(f"seeds: got {self.seeds}, allowed: each once")
         return self
 
+    def deciding(self) -> dict[str, Any]:
+        """As of a section: idle keys of an overlay decide nothing, either."""
+        kept = {key: v for key, v in self.pretrain.items() if key not in PretrainConfig.idle}
+        return super().deciding() | {"pretrain": kept}
+
 
 class PretrainParams(Common):
     """Sections of the ``pretrain`` stage."""

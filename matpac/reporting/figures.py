@@ -108,10 +108,11 @@ def encoder_rows(params: FiguresParams) -> list[RowSpec]:
 
 
 def differences(base: ResolvedRun, run: ResolvedRun) -> set[str]:
-    """Dotted names of what a run changes; not the number of epochs, which tables mark instead."""
+    """Dotted names of what a run changes that decides its weights; not the number of epochs, which
+    tables mark instead."""
     return {
         f"{section}.{key}"
-        for section, values in run.model_dump().items()
+        for section, values in run.deciding().items()
         for key, value in values.items()
         if value != getattr(getattr(base, section), key)
     } - {"pretrain.epochs"}

@@ -75,13 +75,12 @@ def test_a_cluster_works_in_order_and_goes_on_without_us(
 def test_the_parameter_is_taken_before_the_variable(
     local: LocalCluster, texts: dict[Path, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster, "SECONDS_TO_CONNECT", 0.5)
     monkeypatch.setenv(VARIABLE, "tcp://127.0.0.1:1")
     assert checked(connected(local), list(texts)) == list(texts.values())
     with pytest.raises(
         ConnectionError,
         match=r"DASK_SCHEDULER_ADDRESS: got 'tcp://127\.0\.0\.1:1', where no Dask scheduler "
-        r"answered within 0\.5 s",
+        r"answered within",
     ):
         checked(Workers(preload="math"), list(texts))
     monkeypatch.setenv(VARIABLE, local.scheduler_address)
@@ -96,9 +95,10 @@ def test_no_scheduler(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It is named, and nothing half-open keeps the next client from connecting."""
-    monkeypatch.setattr(cluster, "SECONDS_TO_CONNECT", 0.5)
-    with pytest.raises(ConnectionError, match=rf"logmel\.scheduler: got '{address}', where no"):
-        checked(Workers(preload="math", scheduler=address), [Path("any")])
+    with monkeypatch.context() as patch:
+        patch.setattr(cluster, "SECONDS_TO_CONNECT", 0.5)
+        with pytest.raises(ConnectionError, match=rf"logmel\.scheduler: got '{address}', where no"):
+            checked(Workers(preload="math", scheduler=address), [Path("any")])
     assert checked(connected(local), list(texts)) == list(texts.values())
 
 

@@ -67,6 +67,7 @@ def test_the_hash_covers_every_parameter_that_decides(params) -> None:
 
     now = figures.make_provenance(params, {}, steps=24).parameters
     assert of("logmel", workers=0, shard_mb=1) == of("pretrain", keep_checkpoints=9) == now
+    assert of("runs", base={"label": "MATPAC", "pretrain": {"encoders_at": [0.1]}}) == now
     nsynth = smoke.sections()["datasets"]["nsynth"]
     changed = [
         of("datasets", nsynth=nsynth | {"seed": 3}),
@@ -213,7 +214,7 @@ def test_the_same_results_write_the_same_bytes(params, smoke_root: Path) -> None
         tables.append("table2_differences")
     assert set(before) == {
         *(f"{n}.{kind}" for n in tables for kind in ("md", "tex", "csv")),
-        *(f"fig2.{kind}" for kind in ("md", "png", "pdf", "csv")),
+        *(f"{n}.{kind}" for n in ("fig2", "curve") for kind in ("md", "png", "pdf", "csv")),
         *(f"collapse.{kind}" for kind in ("png", "pdf", "csv")),
     }
 
