@@ -206,6 +206,8 @@ def _draw_course(points: pd.DataFrame, rows: list[RowSpec], provenance: Provenan
                 axes.axhspan(mean - half, mean + half, color=f"C{index}", alpha=0.12, lw=0)
             else:
                 _line(axes, 100 * own["fraction"], own, color=f"C{index}", label=row.label)
+        axes.dataLim.update_from_data_y([seed for seeds in points["seeds"] for seed in seeds])
+        axes.autoscale_view()  # dots beside the bars do not count by themselves
         axes.set(xlabel="share of training (%)", ylabel="average (%)")
         axes.legend()
         _note(figure, provenance)
