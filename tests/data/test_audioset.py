@@ -135,21 +135,22 @@ def manifest_of(root: Path, **options: Any) -> tuple[pd.DataFrame, dict[str, Any
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A root with a task of two clips: a profile has at least one."""
+    """A root with a task of four clips: a profile has at least one."""
     monkeypatch.setenv("MATPAC_ROOT", str(tmp_path))
     monkeypatch.setenv("MATPAC_PROGRESS", "silent")
     monkeypatch.delenv("MATPAC_DATA", raising=False)
-    write_folders(tmp_path / "task", list(CLIPS)[:2])
-    (tmp_path / "task.csv").write_text(
-        "filename,class,fold\n--PJHxphWEs_30.000.wav,a,1\n-0RWZT-miFs_420.000.flac,b,2\n"
-    )
+    clips = ["--PJHxphWEs", "-0RWZT-miFs", "0G_vtzOJxyM", "_1nsbgYdQ8k"]
+    write_folders(tmp_path / "task", clips)
+    rows = zip(clips, "abab", ("train", "train", "valid", "test"), strict=True)
+    lines = [f"{segment(clip)}.{CLIPS[clip][4]},{label},{part}" for clip, label, part in rows]
+    (tmp_path / "task.csv").write_text("\n".join(["filename,class,part", *lines]))
     return tmp_path
 
 
 def sections(corpora: dict[str, float], **sets: dict[str, Any]) -> dict[str, Any]:
     """The sections of the first two stages, with the task."""
     task = {"source": "folder", "audio": "task", "csv": "task.csv", "labels": "class"}
-    task |= {"kind": "multiclass", "fold": "fold"}
+    task |= {"kind": "multiclass", "split": "part"}
     return {"profile": "tiny", "storage": None, "datasets": sets | {"task": task}} | {
         "corpora": corpora, "tasks": ["task"], "logmel": LOGMEL
     }  # fmt: skip

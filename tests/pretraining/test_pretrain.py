@@ -503,7 +503,7 @@ def test_other_parameters_start_afresh_and_say_so(
 
 
 def test_without_log_mels_the_stage_to_run_is_named(project: dict, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"pretraining\.json: missing; run .* logmel@other"):
+    with pytest.raises(FileNotFoundError, match=r"pretraining\.json: missing; run .* 02_logmel"):
         pretrain.pretrain("base", project | {"profile": "other"})
 
 
