@@ -1,4 +1,4 @@
-"""What notebook 06 says of the committed mini runs, from the committed files."""
+"""What README and notebook 06 say of the committed mini runs, from the committed files."""
 
 import json
 import math
@@ -46,6 +46,15 @@ def test_what_the_embeddings_are_worth() -> None:
     gain = table.loc["MATPAC", "average"] - table.loc["Random initialisation", "average"]
     for name in ("w/o centering", "w/o sharpening", "w/o both"):
         assert table.loc["MATPAC", "average"] - table.loc[name, "average"] < gain / 2
+
+
+def test_what_the_readme_says_of_the_learning_curve() -> None:
+    curve = pd.read_csv(ROOT / "figures" / "mini" / "curve.csv").set_index(["encoder", "fraction"])
+    readme = " ".join((ROOT / "README.md").read_text("utf-8").split())
+    for fraction, when in ((0.25, "after a quarter of it"), (0.5, "after half (five seeds)")):
+        at = curve.loc[("base", fraction)]
+        assert f"{at['mean']:.1f} ± {at['ci95']:.1f} {when}" in readme
+        assert (at["n"], at["unit"]) == (5, "seeds")
 
 
 def test_what_notebook_06_says_of_several_hypotheses() -> None:
