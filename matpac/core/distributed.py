@@ -214,6 +214,8 @@ def _worker(function: Callable[..., Any], *args: object) -> Any:
     store = dist.PrefixStore(f"group {next(_GROUPS)}", store)
     # Flags and Python objects are exchanged between CPUs: nobody waits for a GPU.
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    # Nobody leaves before all are in: gloo takes one that left at once for one that died.
+    os.environ["TORCH_DIST_INIT_BARRIER"] = "1"
     dist.init_process_group(backend, store=store, rank=own_rank, world_size=size)
     try:
         result = function(*args)
