@@ -167,14 +167,14 @@ def locked(path: Path, doing: str, *, wait_s: float | None = None) -> Iterator[I
         doing: what the holder does, for the message: "another process <doing>".
         wait_s: seconds to wait for another holder; None: `LOCK_WAIT_S`.
     Yields: the lock, opened to read and to append.
-    Raises: RuntimeError naming it if another process keeps it.
+    Raises: BlockingIOError naming it if another process keeps it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+", encoding="utf-8") as lock:
         deadline, said = time.monotonic() + (LOCK_WAIT_S if wait_s is None else wait_s), False
         while not _taken(lock):
             if time.monotonic() >= deadline:
-                raise RuntimeError(f"{path}: another process {doing}")
+                raise BlockingIOError(f"{path}: another process {doing}")
             if not said:
                 print(f"{path}: waiting for another process that {doing}", flush=True)
             said = True

@@ -81,7 +81,7 @@ def claimed(params: Common, stage: str) -> Iterator[None]:
     """Within it no other process runs this stage on the same bulk folder, which it would spoil.
 
     Args: stage: its name, with that of a run or encoder where these may run side by side.
-    Raises: RuntimeError naming the lock if another keeps it for longer than a minute.
+    Raises: BlockingIOError naming the lock if another keeps it for longer than a minute.
     """
     with files.locked(bulk(params) / f".{stage}.lock", f"runs the stage {stage} there"):
         yield

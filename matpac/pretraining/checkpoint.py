@@ -7,14 +7,13 @@ starts afresh and says so, leaving the old folder until ``make clean-checkpoints
 A state is copied between two updates and written by a thread meanwhile, one at a time.
 """
 
-import errno
-import fcntl
 import time
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from matpac.core import distributed, files, fingerprints
 from matpac.core.fingerprints import code_digest
@@ -32,8 +31,6 @@ DECIDING = (
 """The code that decides a run's weights: not its messages, its bar, its logs."""
 STATES = f"state-{9 * '[0-9]'}"
 """Pattern of their names."""
-LOCK_WAIT_S = 60.0
-"""How long a start waits for another process of the same run: it may be about to end."""
 
 
 def identity(resolved: ResolvedRun, index: dict[str, Any]) -> Identity:
@@ -65,7 +62,7 @@ class Checkpoints:
         self.begun = time.monotonic()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
-        self._lock: IO[str] | None = None
+        self._claimed = ExitStack()
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -75,8 +72,7 @@ class Checkpoints:
             self.wait()
         finally:
             self._thread.shutdown()
-            if self._lock:
-                self._lock.close()
+            self._claimed.close()
 
     def others(self) -> list[Path]:
         """Folders of the same run with states of another fingerprint."""
@@ -119,13 +115,14 @@ class Checkpoints:
 
         From here on no other process can train this run, until the block or this process ends.
 
-        Raises: RuntimeError naming the files if there are some and none can be used, and if another
-            process trains this run; for a chosen state FileNotFoundError, or ValueError if it is
-            damaged or another run's.
+        Raises: RuntimeError naming the files if there are some and none can be used;
+            BlockingIOError if another process trains this run; for a chosen state
+            FileNotFoundError, or ValueError if it is damaged or another run's.
         """
         path = state = None
         if distributed.rank() == 0:
-            self._claim()
+            locked = files.locked(self.folder / "lock", "trains this run")
+            self._claimed.enter_context(locked)
             self._remove_leftovers()
             path, state = (chosen, self._read(chosen)) if chosen else self._newest()
             if state is not None:
@@ -171,19 +168,6 @@ class Checkpoints:
                         each.replace(aside / each.name)
                 print(f"{path}: after step {step}, put aside in {aside}")
 
-    def _claim(self) -> None:
-        """Locks the folder; the system unlocks it when this process ends, however it does."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.folder / "lock").open("a")
-        if _locked(self._lock):
-            return
-        print(f"{self.folder}: waiting for another process that trains this run", flush=True)
-        deadline = time.monotonic() + LOCK_WAIT_S
-        while not _locked(self._lock):
-            if time.monotonic() >= deadline:
-                raise RuntimeError(f"{self.folder}: another process trains this run")
-            time.sleep(0.2)
-
     def _remove_leftovers(self) -> None:
         """Removes what killed processes were writing or removing."""
         files.remove_temporaries(self.folder)
@@ -193,12 +177,3 @@ class Checkpoints:
 
     def _states(self) -> list[Path]:
         return sorted(self.folder.glob(f"{STATES}.pt"))
-
-
-def _locked(lock: IO[str]) -> bool:
-    """Locks a file unless another process has. A file system without locks asks nobody."""
-    try:
-        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        return error.errno not in (errno.EACCES, errno.EAGAIN)
-    return True

@@ -301,7 +301,7 @@ def test_two_stages_do_not_write_into_one_folder(
     with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
         try:
             other.stdout.readline()
-            with pytest.raises(RuntimeError, match=rf"\.{name}\.lock: another process runs"):
+            with pytest.raises(BlockingIOError, match=rf"\.{name}\.lock: another process runs"):
                 stage(params)
         finally:
             other.kill()

@@ -13,6 +13,7 @@ import tiny
 import torch
 from test_states import full_disk
 
+from matpac.core import files
 from matpac.pretraining import checkpoint, states
 from matpac.pretraining.checkpoint import Checkpoints
 from matpac.pretraining.states import Identity
@@ -303,7 +304,7 @@ def hold(folder: Path, taken: Any, leave: Any) -> None:
 def test_a_run_is_trained_by_one_process_at_a_time(
     checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch, capsys: Any, ends: bool
 ) -> None:
-    monkeypatch.setattr(checkpoint, "LOCK_WAIT_S", 10.0 if ends else 0.5)
+    monkeypatch.setattr(files, "LOCK_WAIT_S", 10.0 if ends else 0.5)
     save(checkpoints, 3)
     fork = multiprocessing.get_context("fork")
     taken, leave = fork.Event(), fork.Event()
@@ -315,7 +316,7 @@ def test_a_run_is_trained_by_one_process_at_a_time(
         threading.Timer(0.5, leave.set).start()
         assert checkpoints.load()["step"] == 3 and not half.exists()
     else:
-        with pytest.raises(RuntimeError, match="abc: another process trains this run"):
+        with pytest.raises(BlockingIOError, match="abc/lock: another process trains this run"):
             checkpoints.load()
         assert half.exists()
         leave.set()
