@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 # Stage commands find their tools through the PATH; the index address is the user's own setting.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
+# Files and their names are UTF-8, whatever the machine's language.
+export PYTHONUTF8 := 1
 # Waiting threads spin shortly, then sleep: on a busy machine long spinning is ten times slower.
 export GOMP_SPINCOUNT ?= 1000
 

@@ -21,6 +21,13 @@ FILE = click.Path(path_type=Path)
 class Commands(click.Group):
     """Subcommands in the order of definition, whose errors are one message and exit code 1."""
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """As a program in UTF-8, whatever the machine's language: names in tables are files'."""
+        if sys.getfilesystemencoding() != "utf-8" and "PYTHONUTF8" not in os.environ:
+            os.environ["PYTHONUTF8"] = "1"
+            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+        return super().__call__(*args, **kwargs)
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         """As they are defined."""
         return list(self.commands)
