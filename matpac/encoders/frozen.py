@@ -131,6 +131,8 @@ class Described(Section):
     std: PositiveFloat
     reflect: Natural = 0
     """As in `matpac.encoders.vit.ViTEncoder`."""
+    weights_sha256: str | None = None
+    """Of ``model.safetensors``, if known."""
 
 
 def save_encoder(encoder: AudioEncoder, folder: Path, **more: Any) -> None:
@@ -146,6 +148,7 @@ def save_encoder(encoder: AudioEncoder, folder: Path, **more: Any) -> None:
         "front_end": encoder.front_end,
         "mean": encoder.mean,
         "std": encoder.std,
+        "weights_sha256": files.sha256(folder / WEIGHTS),
     } | more
     files.write_json(folder / CONFIG, described)
     # safetensors makes a file that only its owner can read.
@@ -155,18 +158,25 @@ def save_encoder(encoder: AudioEncoder, folder: Path, **more: Any) -> None:
 def load_encoder(folder: Path) -> AudioEncoder:
     """Reads what `save_encoder` wrote.
 
-    Raises: FileNotFoundError; ValueError naming the file and what is wrong in it: tensors that do
-        not fit or are not finite, a normalisation that cannot be.
+    Raises: FileNotFoundError; ValueError naming the file and what is wrong in it: another checksum
+        than was recorded, tensors that do not fit or are not finite, a normalisation that cannot
+        be.
     """
-    for path in (folder / WEIGHTS, folder / CONFIG):
+    weights, config = folder / WEIGHTS, folder / CONFIG
+    for path in (weights, config):
         if not path.exists():
             raise FileNotFoundError(f"{path}: no such encoder; the pretrain stage writes it")
-    told = parse(Described, files.read_json(folder / CONFIG), source=str(folder / CONFIG))
+    told = parse(Described, files.read_json(config), source=str(config))
     encoder = AudioEncoder(told.model, told.front_end, mean=told.mean, std=told.std)
     try:
-        encoder.load_state_dict(state := load_file(folder / WEIGHTS))
+        encoder.load_state_dict(state := load_file(weights))
     except (RuntimeError, SafetensorError) as error:
-        raise ValueError(f"{folder / WEIGHTS}: does not fit {CONFIG}: {error}") from error
+        raise ValueError(f"{weights}: does not fit {CONFIG}: {error}") from error
     if wrong := [name for name, tensor in state.items() if not tensor.isfinite().all()]:
-        raise ValueError(f"{folder / WEIGHTS}: NaN or infinite numbers in {', '.join(wrong)}")
+        raise ValueError(f"{weights}: NaN or infinite numbers in {', '.join(wrong)}")
+    if told.weights_sha256 not in (None, found := files.sha256(weights)):
+        raise ValueError(
+            f"{weights}: damaged, or another's: SHA-256 {found}, {config} has "
+            f"weights_sha256 {told.weights_sha256}"
+        )
     return encoder

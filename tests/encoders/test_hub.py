@@ -193,6 +193,16 @@ def test_a_damaged_folder_is_named(
         matpac.load(tmp_path)
 
 
+def test_one_flipped_bit_of_the_weights_is_noticed(net: AudioEncoder, tmp_path: Path) -> None:
+    save_encoder(net, tmp_path)
+    weights = tmp_path / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-2] ^= 1  # within a number's fraction
+    weights.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"^{weights}: damaged, or another's: SHA-256 "):
+        matpac.load(tmp_path)
+
+
 def test_an_encoder_is_named_by_the_caller_or_by_the_environment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
