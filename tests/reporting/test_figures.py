@@ -3,8 +3,10 @@
 import shutil
 from pathlib import Path
 
+import nbformat
 import pandas as pd
 import pytest
+import yaml
 
 from matpac.data import manifests
 from matpac.params import Params, parse
@@ -13,6 +15,7 @@ from matpac.reporting.captions import RowSpec
 
 import smoke
 
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 FLAGS = ("table2", "table3", "figure2")
 
 
@@ -189,6 +192,24 @@ def test_predictions_and_states_on_the_way_are_shown(params, project: Path) -> N
     curve = pd.read_csv(written["curve.csv"]).set_index("encoder")
     assert curve.loc["base", "mean"].tolist() == [50, 100]
     assert set(curve.index) == {"base", "random", "logmel"}
+
+
+def test_notebook_05_works_with_tasks_that_no_paper_has(project: Path, monkeypatch) -> None:
+    for name in ("parquet", "json"):
+        (project / f"manifests/esc50.{name}").rename(project / f"manifests/birds.{name}")
+    for path in project.glob("probe/*/*.csv"):
+        pd.read_csv(path).replace({"task": {"esc50": "birds"}}).to_csv(path, index=False)
+    for path in project.glob("probe/*/*.parquet"):
+        pd.read_parquet(path).replace({"task": {"esc50": "birds"}}).to_parquet(path)
+    sections = smoke.sections()
+    sections["datasets"]["birds"] = sections["datasets"]["esc50"]
+    params = project / "birds.yaml"
+    params.write_text(yaml.safe_dump(sections | {"tasks": ["birds"]}))
+    cells = nbformat.read(NOTEBOOKS / "05_figures.ipynb", 4).cells
+    code = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
+    exec(code.replace("smoke.yaml", str(params)), {})
+    out = project.parents[1] / "figures/smoke"
+    assert "birds" in (out / "table2.md").read_text() and not list(out.glob("table_plusplus.*"))
 
 
 def test_tables_of_miniatures_say_so_and_carry_their_origin(params, smoke_root: Path) -> None:
