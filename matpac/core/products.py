@@ -1,9 +1,9 @@
 """Float32 matrix products on a CPU by the faster of the two libraries that torch carries.
 
 torch gives float32 products to MKL, which on AMD's processors leaves half the width of AVX-512
-unused, and only bfloat16 ones to oneDNN, which uses all of it. The numbers are float32's from
-either, summed in another order; docs/performance.md has the times. On any other device, in any
-other precision, compiled, or without AVX-512, `linear` is `torch.nn.functional.linear`.
+unused and is slower with AVX2, too, and only bfloat16 ones to oneDNN. The numbers are float32's
+from either, summed in another order; docs/performance.md has the times. On any other device, in any
+other precision, compiled, or on other processors, `linear` is `torch.nn.functional.linear`.
 """
 
 from typing import Any
@@ -44,9 +44,12 @@ def _suited(tensor: Tensor) -> bool:
     return on_cpu and tensor.numel() > 0 and _AVAILABLE
 
 
-_AVAILABLE = torch.backends.cpu.get_cpu_capability() == "AVX512" and hasattr(
+_CAPABILITY = torch.backends.cpu.get_cpu_capability()
+_AMD = "AMD" in torch.cpu.get_capabilities().get("cpu_name", "")
+_AVAILABLE = (_CAPABILITY == "AVX512" or (_CAPABILITY == "AVX2" and _AMD)) and hasattr(
     torch.ops.mkldnn, "_linear_pointwise"
 )
+"""By vendor and instructions, not by a timing, so that a machine's numbers are always the same."""
 
 
 def _product(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
