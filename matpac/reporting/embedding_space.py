@@ -138,12 +138,12 @@ def scatter(axes: "Axes", points: np.ndarray, classes: np.ndarray) -> None:
     around = NearestNeighbors(n_neighbors=min(AROUND, len(points))).fit(points)
     near = around.kneighbors(points, return_distance=False)  # (N, AROUND)
     alike = (classes[near] == classes[:, None]).sum(axis=1)
-    colours = colormaps["tab20"].colors
+    colours, size = colormaps["tab20"].colors, min(12.0, max(3.0, 1500 / len(points)))
     named = sorted(set(classes) - {""})
     for number, name in enumerate(["", *named] if "" in classes else named):
         own = points[classes == name]
         colour = colours[number % len(colours)] if name else "0.7"
-        axes.scatter(*own.T, s=3, color=colour, linewidths=0)
+        axes.scatter(*own.T, s=size, color=colour, linewidths=0)
         if name and len(named) <= MOST_NAMED:
             at = own[alike[classes == name].argmax()]
             text = axes.text(*at, name, ha="center", va="center", fontsize=5, parse_math=False)
@@ -221,7 +221,7 @@ def maps(panels: Sequence[tuple[str, Tensor, np.ndarray | None]], patch_size: in
         for panel, (title, clip, grid) in zip(axes[:, 0], panels, strict=True):
             look = {"origin": "lower", "aspect": "auto", "interpolation": "nearest"}
             num_mels, num_frames = clip.shape
-            panel.imshow(clip, cmap="gray", extent=(0, num_frames, 0, num_mels), **look)
+            panel.imshow(clip.numpy(), cmap="gray", extent=(0, num_frames, 0, num_mels), **look)
             if grid is not None:
                 rows, columns = (patch_size * count for count in grid.shape[:2])
                 panel.imshow(grid, alpha=0.6, cmap="magma", extent=(0, columns, 0, rows), **look)
