@@ -1,45 +1,58 @@
 """The subcommands of ``matpac`` about encoders that are trained already."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 FILE = click.Path(path_type=Path)
-OF_FOLDER = (
-    click.argument("folder", type=FILE),
-    click.option("-o", "--output", type=FILE, required=True, help="The table, .parquet."),
+ENCODER = (
     click.option(
         "--encoder",
         help="Folder, name on the Hugging Face Hub, or published row; default: $MATPAC_ENCODER.",
     ),
     click.option("--weights", type=FILE, help="File with a published row's weights."),
     click.option("--device", help="cpu, cuda, ...; default: a GPU if there is one."),
+)
+"""Which one."""
+OF_FOLDER = (
+    click.argument("folder", type=FILE),
+    click.option("-o", "--output", type=FILE, required=True, help="The table, .parquet."),
+    *ENCODER,
     click.option("--frames", is_flag=True, help="A row per time column."),
 )
 """Of every command that makes a table of a folder's audio."""
 
 
-def of_folder(command: Callable) -> Callable:
-    """Gives a command the arguments `OF_FOLDER`."""
-    for decorate in reversed(OF_FOLDER):
-        command = decorate(command)
-    return command
+def taking(arguments: Sequence[Callable]) -> Callable[[Callable], Callable]:
+    """Gives a command some arguments, in their order."""
+
+    def decorate(command: Callable) -> Callable:
+        for each in reversed(arguments):
+            command = each(command)
+        return command
+
+    return decorate
 
 
-def told(output: Path, found: Any) -> None:
-    """Says what came of a folder. Args: found: `matpac.cli.embed.Summary`."""
+def unread(found: Any) -> None:
+    """Says which files could not be read. Args: found: `matpac.cli.embed.Summary`."""
     from matpac.cli.embed import listed
 
     if bad := found.problems:
         click.echo(f"{len(bad)} of {found.num_files} files could not be read:", err=True)
         click.echo(listed(bad), err=True)
-    click.echo(f"{output}: {found.num_files - len(bad)} files")
+
+
+def told(output: Path, found: Any) -> None:
+    """Says what came of a folder, as `unread`."""
+    unread(found)
+    click.echo(f"{output}: {found.num_files - len(found.problems)} files")
 
 
 @click.command()
-@of_folder
+@taking(OF_FOLDER)
 @click.option("--layer", type=int, default=-1, help="0 is the first; default: the last.")
 @click.option("--precision", default="float32", help="Of its products, or bfloat16, float16.")
 @click.option("--batch-size", type=int, default=16, help="Pieces encoded at once.")
@@ -66,7 +79,7 @@ def embed(
 
 
 @click.command()
-@of_folder
+@taking(OF_FOLDER)
 @click.option("--head", help="Of the encoder; or a file, or the name of a published probe.")
 @click.option("--top", type=click.IntRange(1), default=5, help="Labels per file; default: 5.")
 @click.option("--present", is_flag=True, help="Only labels above the head's thresholds.")
@@ -93,6 +106,24 @@ def label(
         head = Path(head).stem
     found = label_folder(loaded, folder, output, head=head, **options)
     told(output, found)
+
+
+@click.command()
+@click.argument("file", type=FILE)
+@click.argument("folder", type=FILE)
+@taking(ENCODER)
+@click.option("-n", "--number", type=click.IntRange(1), default=10, help="Of sounds; default: 10.")
+def similar(**arguments: Any) -> None:
+    """Lists the sounds in FOLDER and below that are nearest to a FILE: rank, similarity, path.
+
+    FOLDER may be a table that `matpac embed` wrote of it; ENCODER is then the table's.
+    """
+    from matpac.cli.similar import similar
+
+    nearest, found = similar(**arguments)
+    unread(found)
+    for rank, (cosine, path) in enumerate(nearest, start=1):
+        click.echo(f"{rank:>4}  {cosine:6.3f}  {path}")
 
 
 @click.command()
@@ -138,4 +169,4 @@ def convert(file: Path, target: Path) -> None:
     click.echo(f"{target}: written; left out: {', '.join(left_out) or 'nothing'}")
 
 
-COMMANDS = (embed, label, export, release, convert)
+COMMANDS = (embed, label, similar, export, release, convert)

@@ -20,6 +20,7 @@ from matpac.probing.knn import knn
 from matpac.probing.linear import choose, train_probes
 from matpac.probing.probe import load_task
 from matpac.probing.rows import list_features
+from matpac.reporting.embedding_space import flattened, scatter
 from matpac.reporting.plots import STYLE
 from matpac.reporting.statistics import interval
 
@@ -29,10 +30,6 @@ if TYPE_CHECKING:
 TASK = "sounds"
 FEWEST_POINTS, MOST_POINTS = 5, 3000
 """Clips in the picture; t-SNE of the most takes ten seconds on two cores."""
-AROUND = 20
-"""Dots that decide where a class's name stands."""
-MOST_NAMED = 50
-"""Classes whose names fit into the picture."""
 
 
 class Score(NamedTuple):
@@ -125,38 +122,12 @@ def embedded(params: Params) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(embeddings), np.concatenate(names)
 
 
-def flattened(embeddings: np.ndarray) -> np.ndarray:
-    """(N, D) -> (N, 2) by t-SNE, always the same for the same numbers; N is 3 or more."""
-    from sklearn.manifold import TSNE
-    from sklearn.preprocessing import StandardScaler
-
-    perplexity = min(30.0, (len(embeddings) - 1) / 3)
-    scaled = StandardScaler().fit_transform(embeddings)
-    return TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(scaled)
-
-
 def draw(points: np.ndarray, classes: np.ndarray, title: str) -> "Figure":
-    """A dot per clip, and each class's name at that of its dots with most of them around it."""
-    from matplotlib import colormaps, patheffects
+    """The clips in two dimensions, (N, 2), as `scatter` has them."""
     from matplotlib.figure import Figure
-    from sklearn.neighbors import NearestNeighbors
 
-    around = NearestNeighbors(n_neighbors=min(AROUND, len(points))).fit(points)
-    nearest = around.kneighbors(points, return_distance=False)  # (N, AROUND)
-    alike = (classes[nearest] == classes[:, None]).sum(axis=1)
     figure = Figure(figsize=(5.0, 4.0))
     axes = figure.subplots()
-    colours = colormaps["tab20"].colors
-    named = sorted(set(classes) - {""})
-    for number, name in enumerate(["", *named] if "" in classes else named):
-        own = points[classes == name]
-        colour = colours[number % len(colours)] if name else "0.7"
-        axes.scatter(*own.T, s=3, color=colour, linewidths=0)
-        if name and len(named) <= MOST_NAMED:
-            at = own[alike[classes == name].argmax()]
-            text = axes.text(*at, name, ha="center", va="center", fontsize=5, parse_math=False)
-            text.set_path_effects([patheffects.withStroke(linewidth=1.5, foreground="white")])
-    axes.set(xticks=[], yticks=[])
+    scatter(axes, points, classes)
     axes.set_title(title, parse_math=False)
-    axes.spines[:].set_visible(False)
     return figure

@@ -109,16 +109,27 @@ def listen(recipe: str, *, seed: int, seconds: float = 1.2, num_clips: int = 8) 
         seed: of the corpus.
         seconds: of each excerpt, the loudest part of a clip.
     """
-    from IPython.display import HTML, Image, display
-
     made = RECIPES[recipe]
     if made.classes:
         sounds = {name: example(recipe, name, seed=seed)[0] for name in made.classes}
     else:
         slots = [made.slot(index) for index in range(num_clips)]
         sounds = {f"clip {s.index}": made.make(seed, s).audio / 32767 for s in slots}
-    waveform = np.concatenate([excerpt(sound, seconds) for sound in sounds.values()])
-    display(Image(_strip(waveform, list(sounds), seconds), format="jpeg", width=WIDTH, alt=recipe))
+    play(list(sounds.items()), seconds=seconds, alt=recipe)
+
+
+def play(sounds: Sequence[tuple[str, np.ndarray]], *, seconds: float = 1.2, alt: str = "") -> None:
+    """Shows a log-mel of an excerpt of each sound under its name, and a player for them.
+
+    Args: sounds: name and waveform (S,), 16 kHz; alt: what the picture is called.
+    """
+    from IPython.display import HTML, Image, display
+
+    pieces = [excerpt(sound, seconds) for _, sound in sounds]
+    length = round(16000 * seconds)
+    waveform = np.concatenate([np.pad(piece, (0, length - len(piece))) for piece in pieces])
+    strip = _strip(waveform, [name for name, _ in sounds], seconds)
+    display(Image(strip, format="jpeg", width=WIDTH, alt=alt))
     audio = base64.b64encode(mp3(waveform)).decode()
     player = f'<audio controls style="width: {WIDTH}px; max-width: 100%" src="data:audio/mpeg'
     display(HTML(f'{player};base64,{audio}"></audio>'))
@@ -134,7 +145,8 @@ def excerpt(waveform: np.ndarray, seconds: float, *, rate: int = 16000) -> np.nd
     piece = waveform[start : start + length].astype(np.float64)
     fade = np.minimum(1.0, np.arange(len(piece)) / (FADE_S * rate))
     piece = piece * fade * fade[::-1]
-    return piece * min(LEVEL / np.sqrt(np.mean(piece**2)), 0.9 / np.abs(piece).max())
+    loud, peak = np.sqrt(np.mean(piece**2)), np.abs(piece).max()
+    return piece * min(LEVEL / loud, 0.9 / peak) if peak else piece
 
 
 def mp3(waveform: np.ndarray, *, rate: int = 16000) -> bytes:

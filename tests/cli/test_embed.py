@@ -107,6 +107,7 @@ def test_the_table_says_what_made_it(net: AudioEncoder, folder: Path, tmp_path: 
     assert found | {"ARROW:schema": ""} == {
         "ARROW:schema": "",
         "encoder": str(tmp_path / "encoder"),
+        "weights": embed.digest_of(ViTEncoder(net)),
         "layer": "0",
         "num_layers": "2",
         "width": "32",
