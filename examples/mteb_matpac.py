@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import torch
 from mteb._create_dataloaders import AudioCollator
 from mteb.models import ModelMeta
 from mteb.models.abs_encoder import AbsEncoder
@@ -49,6 +48,5 @@ class MatpacEncoder(AbsEncoder):
         """Mono; too short ones are filled up with silence."""
         for batch in inputs:
             for audio in batch["audio"]:
-                clip = torch.as_tensor(audio["array"], dtype=torch.float32).flatten()
-                missing = max(0, shortest(self.encoder) - len(clip))
-                yield torch.nn.functional.pad(clip, (0, missing)).numpy()
+                clip = np.array(audio["array"], dtype=np.float32).ravel()
+                yield np.pad(clip, (0, max(0, shortest(self.encoder) - len(clip))))

@@ -11,7 +11,7 @@ Sound = tuple[str, np.ndarray]
 def sound(label: str, rng: np.random.Generator, seconds: float = 1.0) -> np.ndarray:
     """A mono sound of one class, its pitch, rate and loudness drawn: (samples,) float32."""
     t = np.arange(int(seconds * SAMPLE_RATE)) / SAMPLE_RATE
-    pitch_hz = rng.uniform(300, 3000)
+    pitch_hz = rng.uniform(400, 600)
     wave = {
         "clicks": lambda: (np.sin(2 * np.pi * rng.uniform(8, 20) * t) > 0.99).astype(float),
         "hiss": lambda: 0.3 * rng.standard_normal(len(t)),
