@@ -100,7 +100,7 @@ def test_a_task_is_run(
     results = data / "checkpoints" / "MatpacEncoder"
     for name in ("mlp_score.txt", "knn_score.txt"):
         score, num = (results / name).read_text().split()
-        assert float(score) > 0.8 and num == "32"  # chance: 0.25
+        assert float(score) > 0.5 and num == "32"  # chance: 0.25
     encoder = matpac.load(encoder_folder, device="cpu")
     shards = sorted((data / "embeddings" / "MatpacEncoder").glob("wds-encoded-test*.tar"))
     with tarfile.open(shards[0]) as archive:
