@@ -12,7 +12,7 @@ export PYTHONUTF8 := 1
 # Waiting threads spin shortly, then sleep: on a busy machine long spinning is ten times slower.
 export GOMP_SPINCOUNT ?= 1000
 
-.PHONY: help setup repro plan test test-processors test-encoders soak esc10 bench notebooks lock use lint clean-checkpoints
+.PHONY: help setup repro plan test test-processors test-encoders test-benchmarks soak esc10 bench notebooks lock use lint clean-checkpoints
 help:               ## Lists the commands
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/' | expand -t 22
 
@@ -59,6 +59,21 @@ test-encoders: setup ## Encoders from other packages, in environments of their o
 	    CUDA_VISIBLE_DEVICES= $$venv/bin/python -m pytest -q --confcutdir=tests/encoders $$test; \
 	  } > $$log 2>&1 && tail -1 $$log | grep -q ' passed' || { status=1; tail -40 $$log; }; \
 	  results="$$results$$extra: $$(grep . $$log | tail -1)\n"; \
+	done; printf "$$results"; exit $$status
+
+KIT ?= heareval xares mteb
+test-benchmarks: setup ## HEAR's, X-ARES's and MTEB's own programs, each likewise: KIT=xares for one
+	@mkdir -p .venv-encoders; results=; status=0; \
+	for kit in $(KIT); do \
+	  venv=.venv-encoders/$$kit; log=$$venv.log; test=tests/kits/test_$$kit.py; \
+	  echo "$$kit: $$test, log in $$log"; \
+	  { { test -x $$venv/bin/python || $(BIN)/uv venv --quiet --python $(BIN)/python $$venv; } && \
+	    $(BIN)/uv pip install --quiet --python $$venv/bin/python -e . pytest -r tests/kits/$$kit.txt && \
+	    { test $$kit != heareval || \
+	      $(BIN)/uv pip install --quiet --python $$venv/bin/python --no-deps heareval==2021.1.3; } && \
+	    CUDA_VISIBLE_DEVICES= $$venv/bin/python -m pytest -q -rP --confcutdir=tests/kits $$test; \
+	  } > $$log 2>&1 && tail -1 $$log | grep -q ' passed' || { status=1; tail -40 $$log; }; \
+	  results="$$results$$kit: $$(grep . $$log | tail -1)\n"; \
 	done; printf "$$results"; exit $$status
 
 soak: setup         ## Long tests: kills training many times, reads 20,000 damaged files
