@@ -9,7 +9,7 @@ from pathlib import Path
 import encoder_checks
 import numpy as np
 import pytest
-from made import CLASSES, Sound, sound
+from kit_sounds import CLASSES, Sound, sound
 
 from matpac.encoders.frozen import save_encoder
 

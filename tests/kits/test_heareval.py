@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from made import CLASSES, SAMPLE_RATE, Sound, sound
+from kit_sounds import CLASSES, SAMPLE_RATE, Sound, sound
 
 import matpac
 from matpac import hear

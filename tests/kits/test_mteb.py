@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made import CLASSES, SAMPLE_RATE, Sound
+from kit_sounds import CLASSES, SAMPLE_RATE, Sound
 
 import matpac
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from made import SAMPLE_RATE, Sound
+from kit_sounds import SAMPLE_RATE, Sound
 
 import matpac
 
