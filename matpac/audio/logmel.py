@@ -27,6 +27,8 @@ RESAMPLING = {
 """What torchaudio's documentation gives as equal to librosa's "kaiser_best", as released."""
 BLOCK_STEPS = 4096
 """Of the resampling kernel at a time; at 44.1 kHz it goes 441 samples a step."""
+FEWEST_UP = 128
+"""Samples out of a step. With one each, as from 48 to 16 kHz, a product is one of vectors."""
 BLOCK_SAMPLES = 1 << 18
 """Of a file of an odd rate resampled at a time."""
 LARGEST_KERNEL = 1 << 21
@@ -242,8 +244,13 @@ def _filter(source_rate: int, target_rate: int) -> _Filter:
     cutoff = min(up, down) * RESAMPLING["rolloff"]
     width = math.ceil(RESAMPLING["lowpass_filter_width"] * down / cutoff)
     if up * (down + 2 * width) <= LARGEST_KERNEL:
-        made = torchaudio.transforms.Resample(down, up, **RESAMPLING)
-        return _Filter(up, down, width, width, made.kernel.squeeze(1))
+        kernel = torchaudio.transforms.Resample(down, up, **RESAMPLING).kernel.squeeze(1)
+        # Several of its steps at once where each gives few samples and would read many for them.
+        count = max(1, FEWEST_UP // up)
+        several = kernel.new_zeros(count * up, kernel.shape[1] + (count - 1) * down)
+        for step, rows in enumerate(several.split(up)):
+            rows[:, step * down :][:, : kernel.shape[1]] = kernel
+        return _Filter(count * up, count * down, width, width, several)
     before = math.ceil(width / down) * down  # so that steps begin where the two rates meet
     half = math.ceil(width * up / down) * down
     time = torch.arange(-half, half + 1, dtype=torch.float64)
