@@ -79,9 +79,12 @@ def _in_turn(jobs: Sequence[Job]) -> list[dict[str, Any]]:
         with raising():
             return [train(job) for job in jobs]
     except Interrupted as stopped:
-        first: BaseException = stopped
-        while first.__context__:  # told again while it stopped
-            first = first.__context__
+        # The first, where it was told again while it stopped. What it came in the middle of, as an
+        # import that had not found a file yet, is no cause.
+        first, context = stopped, stopped.__context__
+        while context:
+            first = context if isinstance(context, Interrupted) else first
+            context = context.__context__
         raise first from None
 
 

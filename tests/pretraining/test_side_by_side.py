@@ -59,6 +59,21 @@ def test_the_failure_of_one_is_told_and_stops_the_others(tmp_path: Path) -> None
     assert not (long.encoder / "model.safetensors").exists()
 
 
+def test_a_signal_in_the_middle_of_something_else_is_a_stop(monkeypatch) -> None:
+    def train(_: object) -> None:
+        try:
+            raise KeyError("what an import looks for first")
+        except KeyError:
+            try:
+                raise Interrupted("the first", signal.SIGTERM)
+            except Interrupted:
+                raise Interrupted("again", signal.SIGTERM) from None
+
+    monkeypatch.setattr(side_by_side, "train", train)
+    with pytest.raises(Interrupted, match="the first"):
+        side_by_side._in_turn([None])
+
+
 STOPPED = """
 import pickle, sys
 from matpac.core.signals import Interrupted
