@@ -11,11 +11,9 @@ One row per file, or with ``--frames`` per time column:
 
 A file that cannot be read is listed with its reason and stops no other. The table is written as the
 work goes on, so that memory does not grow with the folder, and appears when it is complete. Its
-metadata say which encoder, with a digest of its weights, layer, width, sample rate and version made
-it.
+metadata say which encoder, with a digest of it, layer, width, sample rate and version made it.
 """
 
-import hashlib
 import os
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -25,12 +23,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from torch import Tensor
 
 from matpac.core import files
 from matpac.core.progress import Progress
 from matpac.encoders.interface import Frames, WaveEncoder, list_audio
+from matpac.probing.identity import identity
 
 ROW_GROUP_VALUES = 1 << 23
 """Numbers in a row group of the table, 32 MB."""
@@ -169,7 +167,7 @@ class _Table:
 def _described(encoder: WaveEncoder, name: str, layer: int) -> dict[str, str]:
     return {
         "encoder": name,
-        "weights": digest_of(encoder),
+        "identity": identity(encoder),
         "layer": str(layer % encoder.num_layers),
         "num_layers": str(encoder.num_layers),
         "width": str(encoder.width),
@@ -177,16 +175,6 @@ def _described(encoder: WaveEncoder, name: str, layer: int) -> dict[str, str]:
         "precision": encoder.precision,
         "matpac_version": version("matpac"),
     }
-
-
-def digest_of(encoder: WaveEncoder) -> str:
-    """SHA-256 of an encoder's tensors: a name alone does not say whether they are the same."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(encoder.state_dict().items()):
-        if isinstance(tensor, Tensor):  # packages may keep anything in a state
-            flat = tensor.detach().cpu().flatten()  # of a single number there would be no bytes
-            digest.update(name.encode() + flat.view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def listed(problems: dict[str, str]) -> str:

@@ -19,15 +19,16 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from matpac.cli.embed import Summary, digest_of, rows
+from matpac.cli.embed import Summary, rows
 from matpac.encoders import hub
 from matpac.encoders.interface import WaveEncoder, list_audio
+from matpac.probing.identity import identity
 from matpac.probing.task import Inputs
 from matpac.reporting.embedding_space import nearest
 
 FEWEST = 2
 """Sounds to search in: one has no variance."""
-NEEDED = ("encoder", "weights", "layer", "precision")
+NEEDED = ("encoder", "identity", "layer", "precision")
 """What a table's metadata have to say."""
 
 
@@ -66,10 +67,10 @@ def similar(
     name = hub.chosen(encoder or told.get("encoder"))
     precision, layer = told.get("precision", "float32"), int(told.get("layer", -1))
     loaded = hub.load(name, weights=weights, device=device, precision=precision)
-    if table and told["weights"] != digest_of(loaded):
+    if table and told["identity"] != identity(loaded):
         raise ValueError(
-            f"{folder}: got embeddings of {told['encoder']}, whose weights were not those of "
-            f"{name} as it is now; give the table's encoder, or make the table again"
+            f"{folder}: got embeddings of {told['encoder']}, which was not the same as "
+            f"{name} is now; give the table's encoder, or make the table again"
         )
     (asked,) = loaded.embed_each([file], layer=layer)
     if isinstance(asked, Exception):
