@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -100,3 +101,18 @@ def test_evars_configuration_names_the_class_and_the_papers_front_end(adapter: t
 def test_the_list_of_examples_is_complete() -> None:
     listed = set(re.findall(r"\]\(([^)]+)\)", (EXAMPLES / "README.md").read_text()))
     assert listed == {path.name for path in EXAMPLES.glob("*.*")} - {"README.md"}
+
+
+WORDS = Path(__file__).parents[2] / "shared/datasets/arabic-commands"
+
+
+@pytest.mark.skipif(not WORDS.exists(), reason="the recordings are not here")
+def test_the_tables_of_make_real_have_the_published_split(tmp_path: Path) -> None:
+    (tmp_path / "audio").symlink_to(WORDS / "audio")
+    command = [sys.executable, EXAMPLES / "arabic_commands.py", tmp_path]
+    subprocess.run(command, check=True)
+    assert (tmp_path / "clips.csv").read_bytes() == (WORDS / "clips.csv").read_bytes()
+    assert len((tmp_path / "train.csv").read_text().splitlines()) == 2161
+    (tmp_path / "audio").unlink()
+    failed = subprocess.run(command, capture_output=True, text=True)
+    assert failed.returncode == 1 and "0 clips of rounds 1 to 3, expected 3600" in failed.stderr

@@ -177,7 +177,7 @@ def test_pretraining_depends_on_no_task() -> None:
     }
 
 
-@pytest.mark.parametrize("name", ["params.yaml", "params.paper.yaml", "params.esc10.yaml"])
+@pytest.mark.parametrize("name", sorted(p.name for p in ROOT.glob("params*.yaml")))
 def test_parameter_files_load_and_every_run_resolves(name: str) -> None:
     params = load(ROOT / name)
     for run in params.runs:

@@ -28,6 +28,8 @@ from matpac.encoders.published import ROWS
 from matpac.encoders.vit import ViTEncoder
 
 CARD = "README.md"
+MINI = Path(__file__).with_name("mini")
+"""The encoder that comes with the library: run base, seed 0, of the profile real (docs/real.md)."""
 VARIABLE = "MATPAC_ENCODER"
 """Environment variable that names an encoder where none is given."""
 HUB_NAME = re.compile(r"(\w[\w.-]*)/(\w[\w.-]*)(?:@([\w./-]+))?")
@@ -104,9 +106,9 @@ def load(
     """A frozen encoder that is ready to `embed`.
 
     Args:
-        source: a folder with ``model.safetensors`` and ``config.json``; a name on the Hugging Face
-            Hub, "owner/name" or "owner/name@revision"; or a published row of Table II
-            (`matpac.encoders.published`).
+        source: a folder with ``model.safetensors`` and ``config.json``; "mini", the small encoder
+            that comes with the library; a name on the Hugging Face Hub, "owner/name" or
+            "owner/name@revision"; or a published row of Table II (`matpac.encoders.published`).
         weights: of a published row, its file; None: fetched once and kept.
         head: for `WaveEncoder.label`, besides those in the encoder's folder: a file that the
             ``probe`` stage or ``release`` wrote, a published probe (a file named as its task), or
@@ -160,13 +162,15 @@ def _load(
     source: str | PathLike[str], weights: str | PathLike[str] | None, revision: str | None
 ) -> WaveEncoder:
     path, name, allowed = Path(source), str(source), ", ".join(ROWS)
+    if name == "mini" and not path.is_dir():
+        path = MINI
     if name in ROWS:
         return published.make(name, None if weights is None else Path(weights))
     if weights is not None:
         raise ValueError(f"weights: {name!r} brings its own; allowed: with {allowed}")
     # The method of the mixin reads config.json itself, and fails without the name of a damaged one.
     if path.is_dir() and name:
-        return Pretrained._from_pretrained(model_id=name)
+        return Pretrained._from_pretrained(model_id=str(path))
     if path.is_file():
         raise ValueError(
             f"{path}: got a file, allowed: the folder of {WEIGHTS} and {CONFIG}, or a published "
@@ -176,8 +180,8 @@ def _load(
     # A mistyped path of two parts looks like a name of the Hub; its first part is there.
     if found is None or Path(found[1]).is_dir():
         raise FileNotFoundError(
-            f"{name}: no such folder, no name of the form owner/name, no published row; those are: "
-            f"{allowed}"
+            f"{name}: no such folder, no name of the form owner/name, not mini, no published row; "
+            f"those are: {allowed}"
         )
     try:
         of_hub = f"{found[1]}/{found[2]}"
