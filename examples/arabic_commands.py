@@ -34,7 +34,7 @@ def main(folder: Path) -> None:
     if len(clips) != 3600:
         raise SystemExit(f"{folder / 'audio'}: {len(clips)} clips of rounds 1 to 3, expected 3600")
     for name, part in (("clips", clips), ("train", [c for c in clips if c[2] == "train"])):
-        with open(folder / f"{name}.csv", "w", newline="", encoding="utf-8") as file:
+        with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerows([["file", "command", "split", "speaker"], *part])
 

@@ -34,6 +34,7 @@ class PretrainConfig(Section):
             "keep_checkpoints",
             "micro_batch_size",
             "on_collapse",
+            "tensorboard",
             "workers",
         }
     )
@@ -86,6 +87,8 @@ class PretrainConfig(Section):
     keep_checkpoints: Positive
     on_collapse: Literal["warn", "stop"] = "warn"
     """When the diagnostics cross the thresholds of `matpac.pretraining.alarm`: say so, or stop."""
+    tensorboard: bool = False
+    """True: live curves, too, beside the training states; needs the extra of that name."""
     seed: Natural
     """Initial weights, data order, crops and masks."""
     encoders_at: list[Annotated[float, Field(ge=0, lt=1)]] = Field(default_factory=list)

@@ -13,6 +13,7 @@ import torch
 
 from matpac.core import files, fingerprints
 from matpac.method.schedules import Scheduled
+from matpac.pretraining.board import Board
 from matpac.pretraining.trainer import LOSSES, Measured
 
 LOG = ["step", "epoch", *Scheduled._fields, *LOSSES]
@@ -109,10 +110,13 @@ class LogWriter:
     Args:
         logs: where to; None writes nothing (ranks other than 0).
         steps_per_epoch: for the epoch column.
+        board: shows the same as curves; None: there is none.
     """
 
-    def __init__(self, logs: Logs | None, steps_per_epoch: float) -> None:
-        self.logs, self.steps_per_epoch = logs, steps_per_epoch
+    def __init__(
+        self, logs: Logs | None, steps_per_epoch: float, board: Board | None = None
+    ) -> None:
+        self.logs, self.steps_per_epoch, self.board = logs, steps_per_epoch, board
         self.rows: list[tuple[int, Scheduled, Measured]] = []
         self.note = ""
 
@@ -141,8 +145,25 @@ class LogWriter:
                 columns = ["step", *collapse[0][1]]
                 values = [[step, *measured.values()] for step, measured in collapse]
                 self.logs.append("diagnostics", columns, values)
+        if self.board is not None:
+            self._show(self.board, log, collapse, rows)
         self.note = f"loss {losses[-1][2]:.3f}"
         return Flushed(log, collapse)
+
+    @staticmethod
+    def _show(
+        board: Board,
+        log: list[list[float]],
+        collapse: list[tuple[int, dict[str, float]]],
+        rows: list[tuple[int, Scheduled, Measured]],
+    ) -> None:
+        for row in log:
+            board.scalars("log", LOG, row)
+        for step, measured in collapse:
+            board.scalars("diagnostics", ["step", *measured], [step, *measured.values()])
+        for step, _, measured in rows:
+            if measured.collapse is not None:
+                board.prototypes(step, measured.collapse.sums["teacher_sum"].cpu().numpy())
 
 
 def write_curve(log: Path, out: Path, *, most: int = 1000) -> None:

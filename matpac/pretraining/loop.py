@@ -5,7 +5,7 @@ saved; a resumed run sees the batches and random numbers that it would have seen
 """
 
 from collections.abc import Generator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from typing import Any
 
 from matpac.core import distributed, files, threads
@@ -13,6 +13,7 @@ from matpac.core.progress import Progress
 from matpac.core.signals import Interrupted, interruption
 from matpac.pretraining import states
 from matpac.pretraining.batches import Batch, Batches, loader
+from matpac.pretraining.board import FOLDER, Board
 from matpac.pretraining.checkpoint import Checkpoints
 from matpac.pretraining.logs import Logs, LogWriter
 from matpac.pretraining.monitor import Watch
@@ -51,7 +52,7 @@ def _train(job: Job) -> dict[str, Any]:
     for step, folder in on_the_way.items():
         if step < first and not folder.exists():
             print(f"{job.name}: no encoder at {folder.name} of training, which is beyond it")
-    writer = LogWriter(logs if main else None, plan.steps_per_epoch)
+    shown = main and pretrain.tensorboard
     with (
         closing(data),
         checkpoints,
@@ -60,7 +61,9 @@ def _train(job: Job) -> dict[str, Any]:
             total_steps, f"pretrain {job.name}", unit="step", initial=first, enabled=main
         ) as progress,
         metered(job, updates=total_steps - first, progress=progress) as updated,
+        Board(job.checkpoints / FOLDER, first) if shown else nullcontext() as board,
     ):
+        writer = LogWriter(logs if main else None, plan.steps_per_epoch, board)
         watch = Watch(job.name, trainer, batches, plan, progress)
         for step, batch in enumerate(data, start=first):
             if step in on_the_way:

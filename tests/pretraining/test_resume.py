@@ -1,5 +1,6 @@
 """What survives an interruption: a run that was stopped or killed ends as if it had not been."""
 
+import dataclasses
 import os
 import pickle
 import re
@@ -13,17 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import stopping
 import tiny
 import torch
 import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_states import full_disk
 
 from matpac.core import distributed, files
 from matpac.core.signals import Interrupted
 from matpac.encoders.frozen import load_encoder
 from matpac.pretraining import logs, loop, pretrain, states
+from matpac.pretraining.checkpoint import identity
 from matpac.pretraining.loop import train
 from matpac.pretraining.run import Job
 from matpac.pretraining.trainer import Trainer
@@ -509,3 +513,38 @@ def test_an_edited_loss_makes_a_state_another_runs(half_trained: Path, tmp_path:
     done = train_edited()
     assert "base: starting afresh; 1 training state(s) of other" in done.stdout
     assert half_trained in run_states(tmp_path, "base") and half_trained.exists()
+
+
+# ----------------------------------------------------------------------------------- live curves
+
+
+def test_tensorboard_shows_the_logs_once_and_changes_nothing(uninterrupted: Job, job: Job) -> None:
+    """Stopped during step 5 and killed before step 9: steps 6 to 8 are drawn twice."""
+    shown = job.run.pretrain.model_copy(update={"tensorboard": True})
+    run = job.run.model_copy(update={"pretrain": shown})
+    assert identity(run, job.index) == job.identity
+    board = dataclasses.replace(job, run=run)
+    stop_before(5, board)
+    with pytest.MonkeyPatch.context() as patch:
+        do_before(patch, 9, die)
+        with pytest.raises(MemoryError):
+            train(board)
+    train(board)
+    tiny.assert_equal_results(board, uninterrupted)
+    events = EventAccumulator(str(job.checkpoints / "tensorboard"), size_guidance={"histograms": 0})
+    events.Reload()
+    log = pd.read_csv(job.logs / "log.csv").set_index("step")
+    for name in set(log) - {"step"}:
+        drawn = {event.step: event.value for event in events.Scalars(f"log/{name}")}
+        assert list(drawn) == list(log.index) and len(drawn) == len(events.Scalars(f"log/{name}"))
+        assert list(drawn.values()) == pytest.approx(list(log[name]), rel=1e-6)
+    measured = pd.read_csv(job.logs / "diagnostics.csv")
+    assert {f"diagnostics/{name}" for name in measured if name != "step"} < set(
+        events.Tags()["scalars"]
+    )
+    bars = events.Histograms("diagnostics/prototypes")
+    assert [bar.step for bar in bars] == list(measured["step"])
+    counts = np.array([bar.histogram_value.bucket for bar in bars])
+    patches = run.pretrain.batch_size * 5  # masked, of 8
+    assert counts.shape[1] == run.model.num_prototypes
+    assert counts.sum(axis=1) == pytest.approx(patches)
