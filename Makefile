@@ -48,8 +48,8 @@ test-processors: setup ## The same as on other processors and busy machines; mor
 	$(BIN)/python tests/processors.py
 
 # `uv` links packages from its cache, so that these environments share one copy of torch.
-EXTRA ?= passt htsat mae-ast beats yamnet
-test-encoders: setup ## Encoders from other packages, in environments of their own: EXTRA=passt for one
+EXTRA ?= passt htsat mae-ast beats yamnet onnx
+test-encoders: setup ## What needs other packages, encoders and ONNX, in environments of their own: EXTRA=passt for one
 	@mkdir -p .venv-encoders; results=; status=0; \
 	for extra in $(EXTRA); do \
 	  venv=.venv-encoders/$$extra; log=$$venv.log; test=tests/encoders/test_$$(echo $$extra | tr - _).py; \

@@ -128,10 +128,10 @@ def similar(**arguments: Any) -> None:
 
 @click.command()
 @click.argument("encoder")
-@click.option("-o", "--output", type=FILE, required=True, help="The program, .pt2.")
+@click.option("-o", "--output", type=FILE, required=True, help="The program, .pt2 or .onnx.")
 @click.option("--samples", type=int, help="Of a waveform; default: a whole piece.")
 def export(encoder: str, output: Path, samples: int | None) -> None:
-    """Writes an ENCODER of ours as a torch.export program."""
+    """Writes an ENCODER of ours as a program: torch.export or ONNX."""
     import json
 
     from matpac.cli.export import details, save

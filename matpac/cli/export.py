@@ -1,11 +1,12 @@
-"""An encoder of ours as one file that runs without this library: a `torch.export` program.
+"""An encoder of ours as one file that runs without this library: `torch.export` or ONNX.
 
     matpac export ENCODER -o encoder.pt2
+    matpac export ENCODER -o encoder.onnx
 
 The program takes waveforms of one fixed length, any number at once, and gives their columns; front
-end and normalisation are in it. ``torch.export.load("encoder.pt2").module()(waves)`` runs it, and
-AOTInductor and ExecuTorch take it from there. Cutting clips into pieces and averaging columns stay
-with the caller; the file says with what sizes.
+end and normalisation are in it. ``torch.export.load("encoder.pt2").module()(waves)`` runs the
+first, and AOTInductor and ExecuTorch take it from there; ``onnxruntime`` and others run the second.
+Cutting clips into pieces and averaging columns stay with the caller; the file says with what sizes.
 """
 
 import copy
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from matpac.core import files
+from matpac.encoders import needing
 from matpac.encoders.vit import ViTEncoder
 
 LARGEST_BATCH = 4096
@@ -64,6 +66,20 @@ def export(encoder: ViTEncoder, num_samples: int | None = None) -> ExportedProgr
     return torch.export.export(Exported(encoder), (example,), dynamic_shapes=(batch,))
 
 
+def to_onnx(program: ExportedProgram, described: str) -> bytes:
+    """The same program as ONNX: ``waves`` (B, S) -> ``columns`` (B, n, R * D).
+
+    Args: described: what its metadata hold as `DETAILS`.
+    Raises: ImportError without the packages of the extra ``onnx``.
+    """
+    with needing("onnx", "onnxscript"):
+        import onnxscript  # noqa: F401
+    names = {"input_names": ["waves"], "output_names": ["columns"]}
+    made = torch.onnx.export(program, **names, dynamo=True, verbose=False)
+    made.model.metadata_props[DETAILS] = described
+    return made.model_proto.SerializeToString()
+
+
 def details(encoder: ViTEncoder, num_samples: int | None = None) -> dict[str, Any]:
     """What a user of the file has to know."""
     num_samples = num_samples or encoder.piece_samples
@@ -80,12 +96,15 @@ def details(encoder: ViTEncoder, num_samples: int | None = None) -> dict[str, An
 def save(encoder: ViTEncoder, out: Path, num_samples: int | None = None) -> None:
     """Writes the program with its `details`; the file appears when it is complete.
 
-    Args: as `export`; out: ends in .pt2.
-    Raises: as `export`; ValueError for another ending.
+    Args: as `export`; out: ends in .pt2 or .onnx.
+    Raises: as `export` and `to_onnx`; ValueError for another ending.
     """
-    if out.suffix != ".pt2":
-        raise ValueError(f"output: got {out}, allowed: a name that ends in .pt2")
+    if out.suffix not in (".pt2", ".onnx"):
+        raise ValueError(f"output: got {out}, allowed: a name that ends in .pt2 or .onnx")
     program = export(encoder, num_samples)
     described = json.dumps(details(encoder, num_samples))
     with files.replacing(out) as temporary, temporary.open("wb") as file:
-        torch.export.save(program, file, extra_files={DETAILS: described})
+        if out.suffix == ".onnx":
+            file.write(to_onnx(program, described))
+        else:
+            torch.export.save(program, file, extra_files={DETAILS: described})

@@ -76,6 +76,15 @@ def test_the_file_runs_without_the_library(encoder: ViTEncoder, tmp_path: Path) 
     torch.testing.assert_close(columns, encoder.columns(audio), **CLOSE)
 
 
+def test_onnx_names_the_extra(
+    encoder: ViTEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(ImportError, match=r"matpac\[onnx\]"):
+        export.save(encoder, tmp_path / "encoder.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_exporting_leaves_the_encoder_as_it_was(encoder: ViTEncoder) -> None:
     before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
     pointers = [tensor.data_ptr() for tensor in encoder.parameters()]
