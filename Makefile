@@ -12,7 +12,7 @@ export PYTHONUTF8 := 1
 # Waiting threads spin shortly, then sleep: on a busy machine long spinning is ten times slower.
 export GOMP_SPINCOUNT ?= 1000
 
-.PHONY: help setup repro plan test test-processors test-encoders test-benchmarks soak esc10 real bench notebooks lock use lint clean-checkpoints
+.PHONY: help setup repro plan test test-processors test-encoders test-benchmarks soak esc10 real bench book notebooks lock use lint clean-checkpoints
 help:               ## Lists the commands
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/' | expand -t 22
 
@@ -90,6 +90,12 @@ real: setup         ## The same on words and ESC-10: make real WORDS=... ESC10=.
 
 bench: setup        ## Measures the speed on this machine; ESC10=/path/to/ESC-10 adds its files
 	$(BIN)/python -m benchmarks --docs README.md docs/performance.md
+
+book: setup         ## README, docs, notebooks and reference as pages: _book/docs/index.html
+	test -x .venv-encoders/book/bin/python || $(BIN)/uv venv --quiet --python $(BIN)/python .venv-encoders/book
+	$(BIN)/uv pip install --quiet --python .venv-encoders/book/bin/python -e '.[book]' pytest
+	.venv-encoders/book/bin/python -m sphinx -q -W --keep-going -c docs . _book
+	.venv-encoders/book/bin/python -m pytest -q --confcutdir=tests/test_book.py tests/test_book.py
 
 notebooks: setup    ## Re-executes the notebooks at smoke size and saves them in canonical form
 	$(BIN)/python tests/canonical.py
