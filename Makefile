@@ -89,7 +89,7 @@ real: setup         ## The same on words and ESC-10: make real WORDS=... ESC10=.
 	$(BIN)/matpac use real -- $(MAKE) repro
 
 bench: setup        ## Measures the speed on this machine; ESC10=/path/to/ESC-10 adds its files
-	$(BIN)/python -m benchmarks --docs README.md docs/performance.md
+	$(BIN)/python -m benchmarks --docs docs/performance.md
 
 book: setup         ## README, docs, notebooks and reference as pages: _book/docs/index.html
 	test -x .venv-encoders/book/bin/python || $(BIN)/uv venv --quiet --python $(BIN)/python .venv-encoders/book

@@ -1,4 +1,4 @@
-"""Results of the benchmarks as the Markdown table of README.md and docs/performance.md."""
+"""Results of the benchmarks as the Markdown table of docs/performance.md."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
