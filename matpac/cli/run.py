@@ -12,8 +12,9 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, TextIO
 
-# jsonschema's checks of addresses, which no notebook has, take two seconds to import.
-sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+# What jsonschema checks addresses and durations with, which no notebook has: two seconds to import.
+for unused in ("rfc3987_syntax", "rfc3986_validator", "isoduration"):
+    sys.modules.setdefault(unused, None)  # type: ignore[arg-type]
 
 import papermill
 from IPython.core.displayhook import DisplayHook

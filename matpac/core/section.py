@@ -22,9 +22,7 @@ LONGEST_SHOWN = 200
 class Section(BaseModel):
     """A mapping of ``params.yaml``: no unknown keys, no silent type conversion, no mutation."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
     idle: ClassVar[frozenset[str]] = frozenset()
     """Keys that decide how fast or how safely a result is reached, but not the result."""
 
