@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import stopping
-import torch._dynamo  # noqa: F401 (the first update of each life would import it)
 
 from matpac.core import distributed, files
 from matpac.pretraining import loop, states

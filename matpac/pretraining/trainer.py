@@ -12,6 +12,7 @@ Shapes: B clips of a micro-batch, M masked patches, K prototypes.
 """
 
 from contextlib import nullcontext
+from inspect import unwrap
 from typing import Any, NamedTuple
 
 import torch
@@ -212,7 +213,18 @@ def split(batch: Batch, size: int | None) -> list[Batch]:
     return [Batch(*each) for each in zip(*(part.split(size) for part in batch), strict=True)]
 
 
-def make_optimizer(student: Student, run: ResolvedRun) -> torch.optim.AdamW:
+class AdamW(torch.optim.AdamW):
+    """torch's own, to the bit, without its decorators for `torch.compile`: each of them imports
+    that, which takes two seconds of every process, used or not."""
+
+    add_param_group = unwrap(torch.optim.AdamW.add_param_group)
+    zero_grad = unwrap(torch.optim.AdamW.zero_grad)
+    state_dict = unwrap(torch.optim.AdamW.state_dict)
+    load_state_dict = unwrap(torch.optim.AdamW.load_state_dict)
+    step = torch.no_grad()(unwrap(torch.optim.AdamW.step))
+
+
+def make_optimizer(student: Student, run: ResolvedRun) -> AdamW:
     """AdamW with decoupled weight decay, on every trainable tensor or on matrices only."""
     pretrain = run.pretrain
     decayed, kept = [], []
@@ -224,7 +236,7 @@ def make_optimizer(student: Student, run: ResolvedRun) -> torch.optim.AdamW:
         {"params": decayed, "weight_decay": pretrain.weight_decay},
         {"params": kept, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(
+    return AdamW(
         [group for group in groups if group["params"]],
         lr=0.0,
         betas=tuple(pretrain.betas),

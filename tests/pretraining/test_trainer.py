@@ -2,6 +2,7 @@
 
 import math
 import os
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -51,6 +52,24 @@ def updates(trainer: Trainer, count: int = 3) -> tuple[list[float], dict[str, to
         values = trainer.step(make_batch(seed=step), step, AT, measure=True)
         measured += [*values.losses.tolist(), *values.collapse.values().values()]
     return measured, tensors(trainer)
+
+
+def test_an_update_is_that_of_torchs_optimiser_without_loading_its_compiler(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("matpac.pretraining.trainer.AdamW", torch.optim.AdamW)
+        theirs = make_trainer()
+        measured, wanted = updates(theirs)
+        optimizer = theirs.state()["optimizer"]
+    torch.manual_seed(0)  # which the compiler, once loaded, wraps in what would load it
+    monkeypatch.setitem(sys.modules, "torch._dynamo", None)  # importing it is an error
+    ours = make_trainer()
+    assert updates(ours)[0] == measured
+    assert all(torch.equal(tensor, wanted[name]) for name, tensor in tensors(ours).items())
+    state = ours.state()
+    torch.testing.assert_close(state["optimizer"], optimizer, rtol=0, atol=0)
+    ours.load_state(state)
 
 
 ROUNDING = 1e-4
