@@ -14,6 +14,7 @@ import tiny
 import torch
 import yaml
 
+from matpac.encoders import hub  # noqa: F401 (before the rows that it reads are replaced)
 from matpac.encoders.frozen import AudioEncoder, save_encoder
 from matpac.encoders.vit import ViTEncoder
 

@@ -89,6 +89,8 @@ import matpac
 encoder = matpac.load("encoder")
 embedding = encoder.embed("sounds/file.wav")
 assert embedding.shape == (32,) and embedding.isfinite().all()
+labels = matpac.load("mini").label("sounds/file.wav", head="words")
+assert len(labels) == 5
 print(matpac.__file__)
 """
 
@@ -110,3 +112,6 @@ def test_the_three_lines_work_in_an_empty_environment(wheel: Path, tmp_path: Pat
     options = ["-o", "e.parquet", "--encoder", "encoder"]
     run(python, "-m", "matpac.cli", "embed", "sounds", *options, cwd=tmp_path)
     assert pd.read_parquet(tmp_path / "e.parquet")["path"].tolist() == ["file.wav"]
+    options = ["-o", "l.parquet", "--encoder", "mini", "--head", "esc10"]
+    run(python, "-m", "matpac.cli", "label", "sounds", *options, cwd=tmp_path)
+    assert len(pd.read_parquet(tmp_path / "l.parquet")["labels"].tolist()[0]) == 5

@@ -103,6 +103,6 @@ def test_what_cannot_be_exported_is_refused(
         with pytest.raises(ValueError, match=f"samples: got {num_samples}, allowed: 400 to 5360"):
             export.export(encoder, num_samples)
     save_encoder(encoder.net, tmp_path / "encoder")
-    assert command.matpac("export", tmp_path / "encoder", "-o", tmp_path / "e.onnx") == 1
-    assert "allowed: a name that ends in .pt2" in capsys.readouterr().err
-    assert not (tmp_path / "e.onnx").exists()
+    assert command.matpac("export", tmp_path / "encoder", "-o", tmp_path / "e.pt") == 1
+    assert "allowed: a name that ends in .pt2 or .onnx" in capsys.readouterr().err
+    assert not (tmp_path / "e.pt").exists()

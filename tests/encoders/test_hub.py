@@ -47,6 +47,21 @@ def test_a_folder_of_the_pretrain_stage_is_loaded(net: AudioEncoder, tmp_path: P
         assert next(encoder.parameters()).device.type == "cpu"  # the tests hide every GPU
 
 
+def test_mini_comes_with_the_library(
+    net: AudioEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    encoder = matpac.load("mini")
+    embedding = encoder.embed(wave(), sample_rate=16000)
+    assert embedding.shape == (320,) and embedding.isfinite().all()
+    labels = {name: encoder.label(wave(), sample_rate=16000, head=name) for name in encoder.heads}
+    assert set(labels) == {"esc10", "words"}
+    assert all(len(found) == 5 and 0 < sum(found.values()) <= 1 for found in labels.values())
+    assert sum(path.stat().st_size for path in hub.MINI.rglob("*.*")) < 2e6
+    save_encoder(net, tmp_path / "mini")  # a folder of this name is what it always was
+    assert matpac.load("mini").width == net.width
+
+
 @pytest.mark.parametrize("reflect", [0, 200])
 def test_saving_and_loading_is_exact(net: AudioEncoder, tmp_path: Path, reflect: int) -> None:
     encoder = Pretrained(net, reflect=reflect)
