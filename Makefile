@@ -48,7 +48,7 @@ test-processors: setup ## The same as on other processors and busy machines; mor
 	$(BIN)/python tests/processors.py
 
 # `uv` links packages from its cache, so that these environments share one copy of torch.
-EXTRA ?= passt htsat mae-ast beats yamnet onnx
+EXTRA ?= passt htsat mae-ast beats yamnet speech dasheng onnx
 test-encoders: setup ## What needs other packages, encoders and ONNX, in environments of their own: EXTRA=passt for one
 	@mkdir -p .venv-encoders; results=; status=0; \
 	for extra in $(EXTRA); do \

@@ -10,6 +10,7 @@ and, for its checkpoints, calls `loads_strictly`.
 """
 
 import random
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import tiny
 import torch
 from torch import Tensor
 
+from matpac.encoders import statedicts
 from matpac.encoders.frozen import AudioEncoder
 from matpac.encoders.interface import WaveEncoder
 
@@ -51,6 +53,13 @@ def released(net: AudioEncoder, prefix: str = "student_encoder.") -> dict[str, T
         "patch_embed.proj.bias": net.patches.proj.bias.data,
     }
     return state | {f"{prefix}{name}": t for name, t in net.encoder.state_dict().items()}
+
+
+def with_old_weight_norm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies under the names that torch gave weight norms when the files were published."""
+    old = {new: old for old, new in statedicts.WEIGHT_NORM.items()}
+    pattern = re.compile("|".join(f"{re.escape(new)}$" for new in old))
+    return {pattern.sub(lambda end: old[end[0]], name): t.clone() for name, t in state.items()}
 
 
 def waves(encoder: WaveEncoder, num: int, num_samples: int, *, seed: int = 0) -> Tensor:

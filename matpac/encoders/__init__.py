@@ -3,8 +3,9 @@
 Read `frozen` (our network on log-mels, its folder), `interface` (what every row of Table II is:
 waveforms in, embeddings out) and `pooling` (pieces to clips); then `hub` (load one by folder, Hub
 name or row), `published` (the rows, as data) and `statedicts` (their files, read without running
-anything). `vit` (MATPAC, MATPAC++, M2D and ours), `atst`, `beats`, `htsat`, `mae_ast`, `passt` and
-`user` make them; each is imported when it is used, as their packages are optional and heavy.
+anything). `vit` (MATPAC, MATPAC++, M2D and ours), `atst`, `beats`, `dasheng`, `htsat`, `mae_ast`,
+`passt`, `speech` (HuBERT and data2vec), `yamnet` and `user` make them; each is imported when it is
+used, as their packages are optional and heavy.
 """
 
 from collections.abc import Iterator

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from matpac.core.products import Linear
 from matpac.encoders import statedicts
-from matpac.encoders.interface import WaveEncoder
+from matpac.encoders.interface import WaveEncoder, centres
 from matpac.method.encoder import Encoder
 
 NUM_MELS, WINDOW, HOP = 64, 1024, 160
@@ -112,9 +112,7 @@ class ATSTEncoder(WaveEncoder):
 
     def times(self, num_samples: int) -> Tensor:
         """As `WaveEncoder.times`; frames that do not fill a column are left out."""
-        num_columns = (1 + (num_samples - WINDOW) // HOP) // FRAMES
-        middles = FRAMES * torch.arange(num_columns, dtype=torch.float64) + (FRAMES - 1) / 2
-        return (middles * HOP + WINDOW / 2) / self.sample_rate
+        return centres(num_samples, self.sample_rate, window=WINDOW, hop=HOP, frames=FRAMES)
 
     def _logmel(self, waves: Tensor) -> Tensor:
         """Decibels from -1 to 1, about: (B, S) -> (B, F, T)."""

@@ -41,15 +41,10 @@ MEAN, STD = 15.41663, 6.55582
 """Of the Kaldi filter bank, as published; it is divided by twice the deviation."""
 DROPPED = ("predictor.",)
 """The classifier of checkpoints that were fine-tuned on AudioSet."""
-WEIGHT_NORM = {
-    "encoder.pos_conv.0.weight_g": "encoder.pos_conv.0.parametrizations.weight.original0",
-    "encoder.pos_conv.0.weight_v": "encoder.pos_conv.0.parametrizations.weight.original1",
-}
-"""Published names -> those of torch's newer weight norm, which SpeechBrain uses."""
 
 
 class Transformer(nn.Module):
-    """Patch embedding and transformer, under the published names but those of `WEIGHT_NORM`.
+    """Patch embedding and transformer, under the published names but for the weight norm.
 
     Args: sizes: as `ARCHITECTURE`.
     Raises: ImportError naming the extra to install.
@@ -128,12 +123,9 @@ def make(weights: Path | None, **sizes: Any) -> BEATsEncoder:
     checkpoint = statedicts.read_checkpoint(weights)
     stored = checkpoint.get("cfg") if isinstance(checkpoint, dict) else None
     net = Transformer(ARCHITECTURE | sizes | (stored if isinstance(stored, dict) else {}))
-    state = statedicts.read_state(weights)
-    kept = {
-        WEIGHT_NORM.get(name, name): tensor
-        for name, tensor in state.items()
-        if not name.startswith(DROPPED)
-    }
+    # SpeechBrain has torch's newer weight norm.
+    state = statedicts.with_new_weight_norm(statedicts.read_state(weights))
+    kept = {name: tensor for name, tensor in state.items() if not name.startswith(DROPPED)}
     statedicts.load(net, kept, weights)
     return BEATsEncoder(net)
 

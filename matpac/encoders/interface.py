@@ -253,6 +253,19 @@ class WaveEncoder(nn.Module, ABC):
         return Frames(torch.cat([piece.values for piece in found]), torch.cat(times))
 
 
+def centres(num_samples: int, rate: int, *, window: int, hop: int, frames: int = 1) -> Tensor:
+    """`WaveEncoder.times` of columns of whole frames; what fills no column is left out.
+
+    Args:
+        rate: Hz.
+        window, hop: of a frame, and from one to the next, in samples.
+        frames: of a column.
+    """
+    num_columns = (1 + (num_samples - window) // hop) // frames
+    middles = frames * torch.arange(num_columns, dtype=torch.float64) + (frames - 1) / 2
+    return (middles * hop + window / 2) / rate
+
+
 def list_audio(folder: Path) -> list[str]:
     """Paths of the audio files in a folder and below, relative to it, sorted.
 

@@ -26,6 +26,11 @@ from matpac.core import files
 NESTED = ("model", "state_dict", "teacher")
 """Keys under which checkpoints keep their state dict beside other things."""
 WANTED = f"a mapping name -> tensor, also under {' or '.join(map(repr, NESTED))}"
+WEIGHT_NORM = {
+    ".weight_g": ".parametrizations.weight.original0",
+    ".weight_v": ".parametrizations.weight.original1",
+}
+"""How names end: with torch's older weight norm -> with its newer one."""
 SYSTEM = ("os.", "posix.", "nt.", "sys.")
 """Where no checkpoint has to call anything: not even a placeholder is made for these."""
 DEFAULTS = "collections.defaultdict"
@@ -97,6 +102,15 @@ def load(
     """Loads a state dict that has the module's own names. Args, raises: as `refuse_misfits`."""
     refuse_misfits(module.state_dict(), state, source, called=called)
     module.load_state_dict(dict(state))
+
+
+def with_new_weight_norm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict under the names of torch's newer weight norm, where it has the older ones."""
+    new = dict(state)
+    for old, renamed in WEIGHT_NORM.items():
+        for name in filter(lambda name, old=old: name.endswith(old), state):
+            new[name.removesuffix(old) + renamed] = new.pop(name)
+    return new
 
 
 def refuse_misfits(

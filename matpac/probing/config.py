@@ -38,11 +38,15 @@ class EncoderConfig(Section):
         "mae_ast",
         "passt",
         "htsat",
+        "hubert",
+        "data2vec",
+        "dasheng_base",
+        "dasheng_06b",
         "yamnet",
     ]
     """random: the base model at initialisation; logmel_statistics: mean and std per mel band;
     pretrained: an encoder of ours; module: a function of the user's; hear: a module of the HEAR
-    2021 API; the others: published rows of Table II (docs/encoders.md)."""
+    2021 API; the others: published rows (docs/encoders.md)."""
     label: str
     """Its name as a row of Table II."""
     weights: str | None = None

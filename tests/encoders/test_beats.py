@@ -21,8 +21,7 @@ def published(encoder: BEATsEncoder) -> dict[str, torch.Tensor]:
 
     The names were compared with those of another package's copy of the published class.
     """
-    old = {new: old for old, new in beats.WEIGHT_NORM.items()}
-    return {old.get(name, name): t.clone() for name, t in encoder.net.state_dict().items()}
+    return encoder_checks.with_old_weight_norm(encoder.net.state_dict())
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,8 @@ from matpac.reporting import paper
 ROOT = Path(__file__).parents[2]
 KINDS = (
     "matpac matpac_plus matpac_plus_music matpac_plus_as matpac_plus_as_head m2d atst_clip "
-    "atst_frame beats_iter3 beats_iter3_plus mae_ast passt htsat yamnet"
+    "atst_frame beats_iter3 beats_iter3_plus mae_ast passt htsat hubert data2vec dasheng_base "
+    "dasheng_06b yamnet"
 )
 MATPAC_ROWS = (
     "MATPAC, ramp of 10 epochs",
