@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from matpac.encoders import needing, statedicts
 from matpac.encoders.interface import WaveEncoder, centres
@@ -88,6 +87,13 @@ def make(weights: Path | None, *, model: str) -> SpeechEncoder:
         state = statedicts.with_new_weight_norm(statedicts.read_state(weights))
         statedicts.load(net, state, weights)
     if model == "hubert":
-        # As a plain weight it can be sent to other processes.
-        parametrize.remove_parametrizations(net.encoder.pos_conv_embed.conv, "weight")
+        net.encoder.pos_conv_embed.conv = _plain(net.encoder.pos_conv_embed.conv)
     return SpeechEncoder(net)
+
+
+def _plain(conv: nn.Conv1d) -> nn.Conv1d:
+    """The same without weight norm, which cannot be sent to other processes."""
+    sizes = (conv.in_channels, conv.out_channels, conv.kernel_size)
+    plain = nn.Conv1d(*sizes, padding=conv.padding, groups=conv.groups)
+    plain.load_state_dict({"weight": conv.weight, "bias": conv.bias})
+    return plain
