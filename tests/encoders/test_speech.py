@@ -43,13 +43,25 @@ def encoder(model: str, net: nn.Module, tmp_path_factory: pytest.TempPathFactory
     return speech.make(path, model=model)
 
 
-WITHOUT_LEVEL = [c for c in encoder_checks.CHECKS if c is not encoder_checks.hears_loudness]
-"""The front end normalises every piece."""
+OTHERWISE = (encoder_checks.hears_loudness, encoder_checks.columns_follow_time)
+"""Every piece is normalised, so that a burst changes all its columns."""
+CHECKS = [check for check in encoder_checks.CHECKS if check not in OTHERWISE]
 
 
-@pytest.mark.parametrize("check", WITHOUT_LEVEL, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_contract(encoder: SpeechEncoder, check: encoder_checks.Check) -> None:
     check(encoder)
+
+
+@pytest.mark.parametrize("start", [40_000, 120_000])
+def test_other_sounds_change_the_columns_where_they_are(encoder: SpeechEncoder, start: int) -> None:
+    """Equally loud, for 0.2 s: at most 0.1 s beside them is the largest change."""
+    piece, stop = encoder_checks.waves(encoder, 1, encoder.piece_samples), start + 3_200
+    other = piece.clone()
+    other[:, start:stop] = piece[:, start:stop].flip(1)
+    change = (encoder.columns(other) - encoder.columns(piece)).norm(dim=2)[0]
+    at = encoder.times(encoder.piece_samples)[change.argmax()].item()
+    assert start / 16_000 - 0.1 < at < stop / 16_000 + 0.1
 
 
 def test_sizes_of_the_base_models(model: str, net: nn.Module, encoder: SpeechEncoder) -> None:
