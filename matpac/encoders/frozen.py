@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import torch
 from pydantic import ConfigDict, Field
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -142,7 +142,7 @@ def save_encoder(encoder: AudioEncoder, folder: Path, **more: Any) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     with files.replacing(folder / WEIGHTS) as temporary:
-        save_file(encoder.state_dict(), temporary)
+        temporary.write_bytes(save(encoder.state_dict()))  # save_file's is for its owner alone
     described = {
         "model": encoder.config.model_dump(),
         "front_end": encoder.front_end,
@@ -151,8 +151,6 @@ def save_encoder(encoder: AudioEncoder, folder: Path, **more: Any) -> None:
         "weights_sha256": files.sha256(folder / WEIGHTS),
     } | more
     files.write_json(folder / CONFIG, described)
-    # safetensors makes a file that only its owner can read.
-    (folder / WEIGHTS).chmod((folder / CONFIG).stat().st_mode)
 
 
 def load_encoder(folder: Path) -> AudioEncoder:

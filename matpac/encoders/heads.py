@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 import yaml
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from matpac.core import files
@@ -97,7 +97,8 @@ class Head:
         path.parent.mkdir(parents=True, exist_ok=True)
         with files.replacing(path) as temporary:
             described = {"head": json.dumps(told, sort_keys=True)}
-            save_file({name: t.contiguous() for name, t in tensors.items()}, temporary, described)
+            kept = {name: tensor.contiguous() for name, tensor in tensors.items()}
+            temporary.write_bytes(save(kept, described))  # save_file's is for its owner alone
 
 
 _TENSORS = ("weight", "bias", "mean", "scale")

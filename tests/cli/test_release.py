@@ -62,6 +62,8 @@ def test_the_folder_is_the_runs_encoder(params: Params, tmp_path: Path) -> None:
     release.release("base", params, tmp_path / "out")
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == ["README.md", "config.json", "heads", "model.safetensors"]
+    written = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert len({path.stat().st_mode for path in written}) == 1, "who may read one may read all"
     encoder = matpac.load(tmp_path / "out")
     wave = np.random.default_rng(0).normal(0, 0.1, 30_000).astype(np.float32)
     trained = load_encoder(paths.small(params) / "pretrain/base/seed_0")
