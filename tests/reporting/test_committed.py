@@ -66,3 +66,28 @@ def test_what_notebook_06_says_of_several_hypotheses() -> None:
     averages = [float(each) for each in table.loc["MATPAC++", "average_seeds"].split()]
     # The seed whose hypotheses stay apart is the worse one by far.
     assert averages[gains.argmin()] - averages[gains.argmax()] > 5
+
+
+def test_what_the_page_says_of_real_recordings() -> None:
+    """Every difference in its list is one of the pipeline's; those that it denies are denied."""
+    page = " ".join((ROOT / "docs" / "real.md").read_text("utf-8").split())
+    rows = (ROOT / "figures" / "real" / "table2_differences.md").read_text("utf-8").splitlines()
+    cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows if row[:2] == "| "]
+    found = {row[0]: row[2:4] for row in cells if " ± " in row[2]}
+    size = {name: [each.strip("−+\\*") for each in row] for name, row in found.items()}
+    random, logmel = "Random initialisation", "Log-mel mean and std"
+    without = "MATPAC w/o classification"
+    for words, esc10, name in (
+        ("{} points over the same network at random on the words", "{} on ESC-10", random),
+        ("{} points on the words, and nothing that shows", "on ESC-10 ({})", logmel),
+        ("and {} worse on the words", "is {} points better on ESC-10", "YAMNet"),
+        ("changes −{} and", "and −{} points: nothing that five seeds show", without),
+    ):
+        assert words.format(size[name][0]) in page and esc10.format(size[name][1]) in page
+    shows = {name: ["*" in each for each in row] for name, row in found.items()}
+    assert shows == {
+        random: [True, True],
+        logmel: [True, False],
+        "YAMNet": [True, True],
+        without: [False, False],
+    }
