@@ -359,7 +359,7 @@ def stubs(tmp_path: Path) -> Path:
     project = tmp_path / "pro ject's é"
     said = '#!/bin/sh\necho "$(basename "$0") $* in $(pwd), ESC10=$ESC10; 1 passed"\n'
     tools = [project / ".venv/bin" / name for name in ("python", "matpac", "dvc", "uv", "ruff")]
-    others = ["passt", *(path.stem for path in (ROOT / "tests/kits").glob("*.txt"))]
+    others = ["passt", "book", *(path.stem for path in (ROOT / "tests/kits").glob("*.txt"))]
     tools += [project / ".venv-encoders" / name / "bin/python" for name in others]
     for tool in tools:
         tool.parent.mkdir(parents=True, exist_ok=True)
