@@ -57,6 +57,15 @@ def test_what_the_readme_says_of_the_learning_curve() -> None:
         assert (at["n"], at["unit"]) == (5, "seeds")
 
 
+def test_what_the_page_says_of_the_rows_beyond_the_paper() -> None:
+    page = (ROOT / "docs" / "mini.md").read_text("utf-8")
+    table = pd.read_csv(ROOT / "figures" / "mini" / "table2_differences.csv").set_index("model")
+    for model in ("centering of logits", "M2D-like"):
+        row = table.loc[model]
+        assert f"{row['average']:+.1f} ± {row['average_ci95']:.1f}" in page
+        assert row["average_p"] > 0.05
+
+
 def test_what_notebook_06_says_of_several_hypotheses() -> None:
     found = hypotheses.summary(pd.read_csv(ROOT / "figures" / "mini" / "hypotheses.csv"))
     assert found["effective_hypotheses"].between(4, 5).all() and len(found) == 2
