@@ -95,7 +95,7 @@ book: setup         ## README, docs, notebooks and reference as pages: _book/doc
 	test -x .venv-encoders/book/bin/python || $(BIN)/uv venv --quiet --python $(BIN)/python .venv-encoders/book
 	$(BIN)/uv pip install --quiet --python .venv-encoders/book/bin/python -e '.[book]' pytest
 	.venv-encoders/book/bin/python -m sphinx -q -W --keep-going -c docs . _book
-	.venv-encoders/book/bin/python -m pytest -q --confcutdir=tests/test_book.py tests/test_book.py
+	.venv-encoders/book/bin/python -m pytest -q --noconftest tests/test_book.py
 
 notebooks: setup    ## Re-executes the notebooks at smoke size and saves them in canonical form
 	$(BIN)/python tests/canonical.py

@@ -1,5 +1,7 @@
 """The pages that `make book` built: every link leads somewhere, every notebook is in them."""
 
+import shutil
+import subprocess
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -7,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "_book"
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 bs4 = pytest.importorskip("bs4", reason="the extra book is not installed")
 pytestmark = pytest.mark.skipif(not PAGES.exists(), reason="`make book` has not run")
 
@@ -37,3 +40,20 @@ def test_links_and_images_lead_somewhere() -> None:
 def test_every_notebook_is_there_with_what_it_gave(notebook: Path) -> None:
     shown = page(PAGES / "notebooks" / f"{notebook.stem}.html")
     assert shown.select(".cell_output") and notebook.stem in str(page(PAGES / "docs/index.html"))
+
+
+@pytest.mark.skipif(not BROWSER, reason="no Chromium here")
+@pytest.mark.parametrize(
+    ("name", "images", "sounds"),
+    [("docs/index", 0, 0), ("docs/results", 3, 0), ("notebooks/08_look_at_it", 5, 3)],
+)
+def test_a_browser_shows_it(name: str, images: int, sounds: int, tmp_path: Path) -> None:
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    options += [f"--user-data-dir={tmp_path}", "--enable-logging=stderr", "--dump-dom"]
+    command = [BROWSER, *options, (PAGES / f"{name}.html").as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    shown = bs4.BeautifulSoup(done.stdout, "html.parser")
+    assert "CONSOLE" not in done.stderr, done.stderr
+    assert shown.body.get("data-theme"), "its scripts did not run"
+    assert len(shown.article.find_all("img")) >= images
+    assert len(shown.article.find_all("audio")) >= sounds
