@@ -94,7 +94,7 @@ bench: setup        ## Measures the speed on this machine; ESC10=/path/to/ESC-10
 book: setup         ## README, docs, notebooks and reference as pages: _book/docs/index.html
 	test -x .venv-encoders/book/bin/python || $(BIN)/uv venv --quiet --python $(BIN)/python .venv-encoders/book
 	$(BIN)/uv pip install --quiet --python .venv-encoders/book/bin/python -e '.[book]' pytest
-	.venv-encoders/book/bin/python -m sphinx -q -W --keep-going -c docs . _book
+	.venv-encoders/book/bin/python -m sphinx -q -a -W --keep-going -c docs . _book
 	.venv-encoders/book/bin/python -m pytest -q --noconftest tests/test_book.py
 
 notebooks: setup    ## Re-executes the notebooks at smoke size and saves them in canonical form
