@@ -169,4 +169,50 @@ def convert(file: Path, target: Path) -> None:
     click.echo(f"{target}: written; left out: {', '.join(left_out) or 'nothing'}")
 
 
-COMMANDS = (embed, label, similar, export, release, convert)
+COLUMNS = {
+    "filename": "of the files, relative to the folder; default: filename.",
+    "label": "of the class; default: label.",
+    "fold": "of the fold, from 1.",
+    "split": "of train, valid and test.",
+    "group": "of what belongs together, as a speaker.",
+}
+
+
+@click.command()
+@click.argument("target", metavar="TABLE.csv|ENCODER")
+@click.option("--audio", type=FILE, help="Of a TABLE: the folder with its files.")
+@taking(ENCODER[:2])
+@taking([click.option(f"--{name}", help=f"Column {text}") for name, text in COLUMNS.items()])
+@click.option("--separator", help="Between several labels of a clip.")
+def probe(
+    target: str,
+    audio: Path | None,
+    encoder: str | None,
+    weights: Path | None,
+    **columns: str | None,
+) -> None:
+    """Prints what an encoder is worth on a labelled folder: a score with its interval.
+
+    TABLE.csv names the files of --audio and their labels; with neither --fold nor --split it is
+    dealt into five folds. Without --audio: probes one ENCODER of params.yaml on every task, as the
+    stage does.
+    """
+    from matpac.params import load
+
+    if audio is None:
+        from matpac.probing.probe import probe
+
+        if encoder or any(columns.values()):
+            raise click.UsageError("--audio is missing, the folder with the files of the table")
+        probe(target, load())
+        return
+    from matpac.cli.probe_table import probe_table
+    from matpac.encoders import hub
+
+    loaded = hub.load(hub.chosen(encoder), weights=weights, device="cpu")  # moved where it computes
+    named = {"filename": "filename", "label": "label"}
+    given = {name: value for name, value in columns.items() if value}
+    click.echo(probe_table(Path(target), audio, loaded, **named | given))
+
+
+COMMANDS = (embed, label, similar, probe, export, release, convert)

@@ -105,7 +105,7 @@ def scan(folder: Path) -> Sounds:
         )
     table = pd.DataFrame({"file": names})
     table["class"], table["group"] = _places(names)
-    table["fold"] = _folds(table)
+    table["fold"] = folds(table)
     return Sounds(folder, table, "; ".join(left_out))
 
 
@@ -136,11 +136,11 @@ def _beginning(name: str) -> str:
     return found[0] if found else stem
 
 
-def _folds(table: pd.DataFrame) -> pd.Series:
+def folds(table: pd.DataFrame) -> pd.Series:
     """Folds of the classes that have a group for each; 0 for the rest."""
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-    folds = pd.Series(0, index=table.index)
+    dealt = pd.Series(0, index=table.index)
     counts = table.groupby("class")["group"].nunique()
     usable = [name for name, count in counts.items() if name and count >= FOLDS]
     rows = table.index[table["class"].isin(usable)]
@@ -153,5 +153,5 @@ def _folds(table: pd.DataFrame) -> pd.Series:
         groups = classed["group"] if grouped else None
         parts = splitter.split(classed, classed["class"], groups)
         for fold, (_, test) in enumerate(parts, start=1):
-            folds[rows[test]] = fold
-    return folds
+            dealt[rows[test]] = fold
+    return dealt

@@ -210,16 +210,6 @@ def pretrain(target: str, checkpoint: Path | None, **options: Any) -> None:
 
 @main.command()
 @click.argument("encoder")
-def probe(encoder: str) -> None:
-    """Probes one ENCODER, a name in the sections runs or encoders, on every task."""
-    from matpac.params import load
-    from matpac.probing.probe import probe
-
-    probe(encoder, load())
-
-
-@main.command()
-@click.argument("encoder")
 @click.option("--params", "file", type=FILE, help="Default: params.yaml.")
 @click.option("--rate", "rates", type=float, multiple=True, help="A learning rate; several.")
 @click.option("--epochs", type=int, multiple=True, default=[100], help="Of the probes; several.")
