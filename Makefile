@@ -19,11 +19,13 @@ help:               ## Lists the commands
 setup: $(VENV)/.ready  ## Makes .venv with everything in requirements.txt
 $(VENV)/.ready: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 12) else "matpac needs Python 3.11 or 3.12, but $(PYTHON) is %d.%d; try make PYTHON=python3.12" % v)'
+	@echo 'Installing into $(VENV): about 3 GB, some minutes'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r requirements.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-build-isolation --no-deps -e .
 	@touch $@
+	@echo 'Ready: source .venv/bin/activate, then matpac --help'
 
 .PHONY: git
 git:

@@ -90,7 +90,8 @@ def audio_of(folder: Path, out: Path) -> list[str]:
     if out.suffix != ".parquet":
         raise ValueError(f"output: got {out}, allowed: a name that ends in .parquet")
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder")
+        what = "is a file; give its folder" if folder.is_file() else "no such folder"
+        raise FileNotFoundError(f"{folder}: {what}")
     return list_audio(folder)
 
 

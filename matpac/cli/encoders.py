@@ -51,7 +51,7 @@ def told(output: Path, found: Any) -> None:
     click.echo(f"{output}: {found.num_files - len(found.problems)} files")
 
 
-@click.command()
+@click.command(short_help="Writes a table of embeddings, a row per file of a FOLDER.")
 @taking(OF_FOLDER)
 @click.option("--layer", type=int, default=-1, help="0 is the first; default: the last.")
 @click.option("--precision", default="float32", help="Of its products, or bfloat16, float16.")
@@ -78,7 +78,7 @@ def embed(
     told(output, found)
 
 
-@click.command()
+@click.command(short_help="Names what is heard in each file of a FOLDER; needs a head.")
 @taking(OF_FOLDER)
 @click.option("--head", help="Of the encoder; or a file, or the name of a published probe.")
 @click.option("--top", type=click.IntRange(1), default=5, help="Labels per file; default: 5.")
@@ -101,14 +101,22 @@ def label(
 
     name = hub.chosen(encoder)
     loaded = hub.load(name, weights=weights, device=device)
+    own = (
+        ", ".join(loaded.heads) or "none: it was trained without labels; `--encoder mini` has some"
+    )
+    if head is None and not loaded.heads:
+        raise ValueError(f"{name}: --head is missing, a file; heads of its own: {own}")
     if head is not None and head not in loaded.heads:
-        loaded.add_head(*hub.read_head(name, head))
+        try:
+            loaded.add_head(*hub.read_head(name, head))
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{error}; heads of {name}: {own}") from None
         head = Path(head).stem
     found = label_folder(loaded, folder, output, head=head, **options)
     told(output, found)
 
 
-@click.command()
+@click.command(short_help="Lists the sounds of a FOLDER that are nearest to a FILE.")
 @click.argument("file", type=FILE)
 @click.argument("folder", type=FILE)
 @taking(ENCODER)
@@ -126,7 +134,7 @@ def similar(**arguments: Any) -> None:
         click.echo(f"{rank:>4}  {cosine:6.3f}  {path}")
 
 
-@click.command()
+@click.command(short_help="Writes an ENCODER of ours as torch.export or ONNX.")
 @click.argument("encoder")
 @click.option("-o", "--output", type=FILE, required=True, help="The program, .pt2 or .onnx.")
 @click.option("--samples", type=int, help="Of a waveform; default: a whole piece.")
@@ -148,7 +156,7 @@ def export(encoder: str, output: Path, samples: int | None) -> None:
 @click.option("--seed", type=int, help="Of the pretraining; default: the first.")
 @click.option("--licence", default="", help='Of the weights, as the Hub has it: "mit".')
 def release(run: str, output: Path, seed: int | None, licence: str) -> None:
-    """Writes a trained RUN of the active profile as a folder for others, with a model card."""
+    """Writes a trained RUN as a folder for others, with its card."""
     from matpac.cli.release import release
     from matpac.params import load
 
@@ -158,7 +166,7 @@ def release(run: str, output: Path, seed: int | None, licence: str) -> None:
         click.echo(f"not probed, which the card says: {', '.join(facts['not_probed'])}")
 
 
-@click.command()
+@click.command(short_help="Reads a torch.save FILE, executing nothing; safetensors.")
 @click.argument("file", type=FILE)
 @click.argument("target", type=FILE)
 def convert(file: Path, target: Path) -> None:
@@ -178,7 +186,7 @@ COLUMNS = {
 }
 
 
-@click.command()
+@click.command(short_help="Scores an encoder on labels of yours, with an interval.")
 @click.argument("target", metavar="TABLE.csv|ENCODER")
 @click.option("--audio", type=FILE, help="Of a TABLE: the folder with its files.")
 @taking(ENCODER[:2])

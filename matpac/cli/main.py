@@ -18,6 +18,10 @@ from matpac.cli import encoders
 FILE = click.Path(path_type=Path)
 
 
+OWN = ("pretrain", "embed", "similar", "label", "probe", "export", "convert")
+"""Commands that need no project."""
+
+
 class Commands(click.Group):
     """Subcommands in the order of definition, whose errors are one message and exit code 1."""
 
@@ -31,6 +35,13 @@ class Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """As they are defined."""
         return list(self.commands)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Those of one's own sounds first: who knows the paper finds the others."""
+        pipeline = [name for name in self.commands if name not in OWN]
+        for title, names in (("Your own sounds", OWN), ("The paper's pipeline", pipeline)):
+            with formatter.section(title):
+                formatter.write_dl([(n, self.commands[n].get_short_help_str(60)) for n in names])
 
     def invoke(self, ctx: click.Context) -> Any:
         """Runs a subcommand; what the user can mend is told without a traceback."""
@@ -54,7 +65,11 @@ def going_on() -> Iterator[None]:
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="matpac")
 def main() -> None:
-    """MATPAC: self-supervised audio representations, the paper as a pipeline."""
+    """MATPAC: self-supervised audio representations, the paper as a pipeline.
+
+    A folder of sounds is enough to begin: matpac pretrain FOLDER, then matpac similar FILE FOLDER
+    --encoder NAME-matpac.
+    """
 
 
 # ------------------------------------------------------------------------------- the pipeline
@@ -76,6 +91,7 @@ def check(file: Path | None) -> None:
     if file is not None:
         with suppress(FileNotFoundError):  # outside a project, too
             paths.bulk(params)
+        click.echo(f"{file}: valid")
         return
     stores = paths.bulk(params) / "logmel"
     new = [n for n in used_folders(params) if not (stores / n / "index.json").exists()]
@@ -87,7 +103,7 @@ def check(file: Path | None) -> None:
 @click.argument("profile")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def use(profile: str, command: tuple[str, ...]) -> None:
-    """Makes PROFILE the active one; with -- COMMAND behind it, for that command only."""
+    """Makes PROFILE the active one; or for a -- COMMAND alone."""
     from matpac.core import paths
     from matpac.params import profiles
 
@@ -98,7 +114,7 @@ def use(profile: str, command: tuple[str, ...]) -> None:
 
 @main.command()
 def sources() -> None:
-    """Notes what lies in the folders of audio and of weights that params.yaml names."""
+    """Notes what lies in the folders that params.yaml names."""
     from matpac.data import sources
     from matpac.params import load
     from matpac.probing.sources import write_weights
@@ -113,7 +129,7 @@ def sources() -> None:
 @click.argument("notebook")
 @click.argument("name", required=False)
 def run(notebook: str, name: str | None) -> None:
-    """Executes a stage's NOTEBOOK, for NAME in runs or encoders; dvc.yaml calls this."""
+    """Executes a stage's NOTEBOOK; dvc.yaml calls this."""
     with going_on():
         from matpac.cli.run import run
 
@@ -122,7 +138,7 @@ def run(notebook: str, name: str | None) -> None:
 
 @main.command()
 def plan() -> None:
-    """Prints which stages `make repro` would run, their hours, and the disk that they take."""
+    """Prints what `make repro` would run, its hours and disk."""
     from matpac.cli import plan
 
     plan.main()
@@ -133,7 +149,7 @@ def plan() -> None:
 @click.option("--measure", is_flag=True, help="Measure it, whatever is known.")
 @click.option("--gpus", type=int, default=1, help="Devices that share the batch.")
 def cost(throughput: float | None, measure: bool, gpus: int) -> None:
-    """Prints parameters, work, memory and hours of the profile's runs."""
+    """Prints parameters, work, memory and hours of the runs."""
     from matpac.cli import cost
 
     cost.main(clips_per_s=throughput, measure=measure, gpus=gpus)
@@ -177,7 +193,7 @@ def _is_folder(target: str, *, meant: bool) -> bool:
 @click.option("--size", type=click.Choice(["mini", "small", "base"]), help="Of a FOLDER's encoder.")
 @click.option("--checkpoint", type=FILE, help="Of a RUN: the training state to go on from.")
 def pretrain(target: str, checkpoint: Path | None, **options: Any) -> None:
-    """Trains on a FOLDER of your own sounds, or a RUN of params.yaml.
+    """Trains an encoder on a FOLDER of sounds, or a RUN.
 
     A FOLDER is all that is needed: what it makes has an encoder, a score and a picture. The name of
     a RUN in the project's params.yaml goes before a folder of that name, which ./NAME is;
@@ -221,7 +237,7 @@ def study(
     epochs: tuple[int, ...],
     csv: Path | None,
 ) -> None:
-    """Prints what learning rate, standardisation and epochs do to the probes of one ENCODER."""
+    """Prints what rates and epochs do to an ENCODER's probes."""
     from matpac.params import load
     from matpac.probing.study import RATES, study, table
 
@@ -235,7 +251,7 @@ def study(
 @click.argument("encoder")
 @click.option("--csv", type=FILE, help="Also writes a row per probe there.")
 def layers(encoder: str, csv: Path | None) -> None:
-    """Prints what the linear probe reaches on every layer of one ENCODER."""
+    """Prints the linear probe on every layer of one ENCODER."""
     from matpac.params import load
     from matpac.probing.layers import probe_layers, table
 
@@ -247,7 +263,7 @@ def layers(encoder: str, csv: Path | None) -> None:
 
 @main.command()
 def verify() -> None:
-    """Reads all log-mel stores of the profile and compares their checksums."""
+    """Reads all log-mel stores again; compares checksums."""
     from matpac.core import paths
     from matpac.features.store import verify
     from matpac.params import load
@@ -265,7 +281,7 @@ def verify() -> None:
 
 @main.command()
 def clean() -> None:
-    """Removes all training states of the profile, of unfinished runs too."""
+    """Removes all training states of the profile."""
     import shutil
 
     from matpac.core import paths

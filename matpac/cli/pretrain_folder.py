@@ -150,6 +150,7 @@ def finish(out: Path, sounds: Sounds, params: Params) -> tuple[list[str], bool]:
     facts, lines, complete = release("base", params, out), [], True
     lines.append(f"{out}: the encoder; matpac.load({str(out)!r}).embed(FILE) gives embeddings")
     if folder_results.TASK in params.tasks:
+        print("scores: neighbours and a linear probe, of three encoders, five folds", flush=True)
         scores, guessing = folder_results.score(params)
         with files.replacing(out / "scores.csv") as temporary:
             pd.DataFrame(scores).to_csv(temporary, index=False, float_format="%.3f")
@@ -157,6 +158,7 @@ def finish(out: Path, sounds: Sounds, params: Params) -> tuple[list[str], bool]:
             text = card(facts | {"own_scores": scores, "guessing": guessing})
             temporary.write_text(text, "utf-8")
         lines += folder_results.told(scores, guessing)
+    print("a picture of the embeddings: t-SNE, a minute for thousands of clips", flush=True)
     try:
         drawn = folder_results.picture(
             params, sounds.table.set_index("file")["class"], out / "embeddings.png"
@@ -169,4 +171,6 @@ def finish(out: Path, sounds: Sounds, params: Params) -> tuple[list[str], bool]:
     except ValueError as error:
         lines.append(f"no picture: {error}")
     lines.append(f"{out / 'params.yaml'}: the same for the pipeline (matpac check FILE)")
+    lines.append(f"next: matpac embed {sounds.folder} -o embeddings.parquet --encoder {out}")
+    lines.append("      matpac similar FILE embeddings.parquet    # the nearest sounds")
     return lines, complete

@@ -97,6 +97,9 @@ def _of_folder(encoder: WaveEncoder, folder: Path) -> Clips:
 
 def _told(path: Path) -> dict[str, str]:
     """Metadata of a table of clips' embeddings."""
+    if not path.is_file():
+        made = f"`matpac embed FOLDER -o {path} --encoder ENCODER` makes it"
+        raise FileNotFoundError(f"{path}: no such table; {made}")
     try:
         schema = pq.read_schema(path)
     except pa.ArrowInvalid as error:

@@ -186,6 +186,7 @@ def test_what_is_asked_for_has_to_exist(
     cases = [
         ((folder, "-o", tmp_path / "e.csv", *encoder), "allowed: a name that ends in .parquet"),
         ((tmp_path / "no", "-o", out, *encoder), "no: no such folder"),
+        ((tmp_path / "file", "-o", out, *encoder), "file: is a file; give its folder"),
         ((tmp_path / "empty", "-o", out, *encoder), "no audio files"),
         ((folder, "-o", out), "encoder: missing"),
         ((folder, "-o", out, "--encoder", "nowhere"), "nowhere: no such folder"),

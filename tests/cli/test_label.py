@@ -78,6 +78,20 @@ def test_errors_write_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) 
     assert not list(folder.glob("x.*"))
 
 
+def test_an_encoder_without_labels_says_so(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    encoder = ("--encoder", folder / "encoder")
+    options = (folder / "sounds", "-o", folder / "x.parquet", *encoder)
+    assert command.matpac("label", *options, "--head", "maid") == 1
+    assert f"heads of {folder / 'encoder'}: made" in capsys.readouterr().err
+    (folder / "encoder/heads/made.safetensors").unlink()
+    assert command.matpac("label", *options) == 1
+    said = capsys.readouterr().err
+    assert "it was trained without labels" in said and "--encoder mini" in said
+    assert not (folder / "x.parquet").exists()
+
+
 def test_a_name_in_another_encoding_stops_no_other(folder: Path) -> None:
     odd = Path(os.fsdecode(os.fsencode(folder / "sounds") + b"/caf\xe9.wav"))
     try:

@@ -114,7 +114,7 @@ def test_what_cannot_be_searched_is_one_clear_error(
         (("frames.parquet",), "like d.wav", "without --frames"),
         (("bare.parquet",), "like d.wav", "whose metadata say encoder"),
         (("no.parquet",), "like d.wav", "no.parquet: "),
-        (("gone.parquet",), "like d.wav", "gone.parquet"),
+        (("gone.parquet",), "like d.wav", "gone.parquet: no such table; `matpac embed FOLDER"),
     ]
     for arguments, file, message in cases:
         assert run(folder, *arguments, file=file) == 1
