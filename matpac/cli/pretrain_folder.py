@@ -15,6 +15,7 @@ The same command goes on where it was stopped.
 """
 
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -171,6 +172,7 @@ def finish(out: Path, sounds: Sounds, params: Params) -> tuple[list[str], bool]:
     except ValueError as error:
         lines.append(f"no picture: {error}")
     lines.append(f"{out / 'params.yaml'}: the same for the pipeline (matpac check FILE)")
-    lines.append(f"next: matpac embed {sounds.folder} -o embeddings.parquet --encoder {out}")
+    folder, run = shlex.quote(str(sounds.folder)), shlex.quote(str(out))
+    lines.append(f"next: matpac embed {folder} -o embeddings.parquet --encoder {run}")
     lines.append("      matpac similar FILE embeddings.parquet    # the nearest sounds")
     return lines, complete

@@ -142,7 +142,9 @@ def test_a_picture_is_drawn_once_there_is_matplotlib(
     assert "guessing" in told and "no picture: matplotlib is not installed" in told
     assert run(sounds, "-o", copied) == 0
     assert (copied / "embeddings.png").read_bytes().startswith(b"\x89PNG")
-    assert "a dot for each of 13 clips" in files.read_json(copied / "run.json")["result"][-2]
+    *_, picture, _, following, _ = files.read_json(copied / "run.json")["result"]
+    assert "a dot for each of 13 clips" in picture
+    assert following.startswith("next: matpac embed '") and "Two tones'" in following
 
 
 def test_another_folder_or_question_is_refused_and_so_are_new_files(
