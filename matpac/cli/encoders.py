@@ -98,14 +98,14 @@ def label(
     """Writes what is to be heard in all audio files in FOLDER and below to a Parquet table."""
     from matpac.cli.label import label_folder
     from matpac.encoders import hub
+    from matpac.encoders.published import ROWS
 
     name = hub.chosen(encoder)
     loaded = hub.load(name, weights=weights, device=device)
-    own = (
-        ", ".join(loaded.heads) or "none: it was trained without labels; `--encoder mini` has some"
-    )
+    released = ROWS[name].probes if name in ROWS else ()
+    own = ", ".join([*loaded.heads, *released]) or "none; `--encoder mini` has some"
     if head is None and not loaded.heads:
-        raise ValueError(f"{name}: --head is missing, a file; heads of its own: {own}")
+        raise ValueError(f"{name}: --head is missing, a file or one of its own: {own}")
     if head is not None and head not in loaded.heads:
         try:
             loaded.add_head(*hub.read_head(name, head))
@@ -205,9 +205,8 @@ def probe(
     dealt into five folds. Without --audio: probes one ENCODER of params.yaml on every task, as the
     stage does.
     """
-    from matpac.params import load
-
     if audio is None:
+        from matpac.params import load
         from matpac.probing.probe import probe
 
         if encoder or any(columns.values()):

@@ -103,7 +103,7 @@ def check(file: Path | None) -> None:
 @click.argument("profile")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def use(profile: str, command: tuple[str, ...]) -> None:
-    """Makes PROFILE the active one; or for a -- COMMAND alone."""
+    """Makes PROFILE the active one, or for one -- COMMAND alone."""
     from matpac.core import paths
     from matpac.params import profiles
 

@@ -19,6 +19,8 @@ from matpac.cli.embed import listed
 from matpac.core import distributed
 from matpac.core.parallel import Workers
 from matpac.data.folders import folder_manifest
+from matpac.data.labels import hopeless
+from matpac.data.manifests import excluded_clips
 from matpac.encoders.interface import WaveEncoder
 from matpac.probing.config import ProbeConfig
 from matpac.probing.embedders import Recorded
@@ -68,8 +70,9 @@ def probe_table(
         filename, label, separator, fold, split, group: columns, as in
             `matpac.data.config.FolderDataset`; a separator means several labels. With neither fold
             nor split, classes are dealt into five folds, whole groups each.
-    Raises: FileNotFoundError, ValueError as the stage ``fetch``; ValueError for several labels
-        without fold or split, and for classes that cannot be dealt.
+    Raises: FileNotFoundError, ValueError as the stage ``fetch``, but for how many files may be
+        bad; ValueError for several labels without fold or split, and for classes that cannot be
+        dealt.
     """
     settings = ProbeConfig.model_validate(folder_plan.template()["params"]["probe"])
     kind = "multilabel" if separator else "multiclass"
@@ -92,12 +95,13 @@ def probe_table(
             cache=Path(kept) / "audit",
             workers=workers,
         )
-        left_out = manifest.set_index("clip")["excluded"].loc[lambda reason: reason != ""]
-        if len(left_out):
-            print(f"{len(left_out)} clips are left out:\n{listed(dict(left_out))}")
+        if left_out := dict(excluded_clips(manifest)):
+            print(f"{len(left_out)} clips are left out:\n{listed(left_out)}")
         manifest = manifest[manifest["excluded"] == ""].reset_index(drop=True)
-        if not (fold or split):
+        if not (fold or split) and len(info["classes"]) > 1:
             manifest["fold"] = _dealt(manifest, info["classes"])
+        if why := hopeless(manifest, info):
+            raise ValueError(f"{table}: column {label!r}: {why}")
         targets = target_array(manifest, info["kind"])
         splits = make_splits(
             scheme=info["split_scheme"] or "folds",
@@ -123,7 +127,7 @@ def probe_table(
 
 
 def _dealt(manifest: pd.DataFrame, classes: list[str]) -> pd.Series:
-    """Five folds of classes that have a group for each. Raises: ValueError if two have not."""
+    """Five folds of classes. Raises: ValueError if one has not a group for each."""
     named = manifest[["group"]].assign(**{"class": np.array(classes)[manifest["label"]]})
     if (folds := folder_scan.folds(named)).eq(0).any():
         few = sorted(set(named.loc[folds == 0, "class"]))

@@ -88,7 +88,7 @@ def test_an_encoder_without_labels_says_so(
     (folder / "encoder/heads/made.safetensors").unlink()
     assert command.matpac("label", *options) == 1
     said = capsys.readouterr().err
-    assert "it was trained without labels" in said and "--encoder mini" in said
+    assert "--head is missing" in said and "none; `--encoder mini` has some" in said
     assert not (folder / "x.parquet").exists()
 
 

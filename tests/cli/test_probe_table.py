@@ -90,6 +90,15 @@ def test_what_cannot_be_probed_is_said(
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("options", [[], ["--fold", "fold"], ["--split", "split"]])
+def test_one_class_is_no_task(
+    sounds: pd.DataFrame, capsys: pytest.CaptureFixture[str], options: list[str]
+) -> None:
+    sounds.assign(label="tone").to_csv("table.csv", index=False)
+    assert probed(*options) == 1
+    assert "table.csv: column 'label': 1 class (tone)" in capsys.readouterr().err
+
+
 def test_without_audio_it_is_a_name_of_params_yaml(
     sounds: pd.DataFrame, capsys: pytest.CaptureFixture[str]
 ) -> None:
