@@ -35,7 +35,7 @@ from matpac.probing.fewshot import few_shot
 from matpac.probing.kept import of_probe
 from matpac.probing.knn import knn
 from matpac.probing.linear import ProbeResult, choose, train_probes
-from matpac.probing.rankme import rankme
+from matpac.probing.measures import measures
 from matpac.probing.rows import Features, list_features, on_the_way
 from matpac.probing.splits import make_splits
 from matpac.probing.task import Task
@@ -51,7 +51,7 @@ class Scores(NamedTuple):
 
     linear: pd.DataFrame
     """One row per (seed, ``fraction`` of training, task, fold, repeat): the linear probe at the
-    learning rate taken; and, the same for each of them, ``rankme`` of all the task's embeddings."""
+    learning rate taken; and, the same for each of them, the `measures` of the task's embeddings."""
     quick: pd.DataFrame
     """The same of ``probe`` knn and fewshot, whose repeats are draws; ``setting`` is k or the clips
     per class."""
@@ -151,20 +151,32 @@ def probe_task(params: ProbeParams, features: Features, name: str) -> Scores:
     task, manifest, info = load_task(params, features, name)
     results = choose(train_probes(task, params.probe))
     told = {"encoder": features.name, "seed": features.seed, "task": name, "metric": info["metric"]}
-    rank = {"rankme": rankme(task.features)}
-    linear = pd.DataFrame([told | row_of(result) | rank for result in results])
+    measured = measures(task)
+    linear = pd.DataFrame([told | row_of(result) | measured for result in results])
     linear["fraction"] = features.fraction
     if features.fraction < 1:
         return Scores(linear, pd.DataFrame(), pd.DataFrame())
-    folder = paths.small(params) / "probe" / features.name / heads.FOLDER / f"seed_{features.seed}"
-    best = min(results, key=lambda result: result.valid_loss)
-    about = {"task": name, **row_of(best)}
-    of_probe(task, best, info["classes"], about).save(folder / f"{name}.safetensors")
+    keep_head(params, features, name, task, results, info["classes"])
     quick = pd.DataFrame([told | row for row in knn(task) + few_shot(task, seed=params.probe.seed)])
     predictions = pd.concat(predicted(task, results, manifest), ignore_index=True)
     for at, column in enumerate(("encoder", "seed", "task")):
         predictions.insert(at, column, told[column])
     return Scores(linear, quick, predictions)
+
+
+def keep_head(
+    params: ProbeParams,
+    features: Features,
+    name: str,
+    task: Task,
+    results: Sequence[ProbeResult],
+    classes: Sequence[str],
+) -> None:
+    """Writes the linear probe with the best validation loss, for others to use."""
+    folder = paths.small(params) / "probe" / features.name / heads.FOLDER / f"seed_{features.seed}"
+    best = min(results, key=lambda result: result.valid_loss)
+    about = {"task": name, **row_of(best)}
+    of_probe(task, best, classes, about).save(folder / f"{name}.safetensors")
 
 
 def row_of(result: ProbeResult) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from matpac.core import files, fingerprints, paths, section
 from matpac.data import manifests
 from matpac.pretraining import config
 from matpac.pretraining.config import ResolvedRun
-from matpac.reporting import collapse, hypotheses
+from matpac.reporting import collapse, hypotheses, measures
 from matpac.reporting.captions import Provenance, RowSpec
 from matpac.reporting.config import FiguresParams
 from matpac.reporting.paper import TASKS, reported_for
@@ -44,13 +44,14 @@ def figures(params: FiguresParams | dict[str, Any]) -> list[Path]:
     rows = [*runs, *encoder_rows(params)]
     infos = {task: manifests.load(params, task)[1] for task in params.tasks}
     results = Results(
-        scores=pd.concat([read_scores(params, row.encoder) for row in rows], ignore_index=True),
+        scores=pd.concat([all_scores(params, row.encoder) for row in rows], ignore_index=True),
         infos=infos,
         rows=rows,
         provenance=make_provenance(params, infos, steps=steps),
         predictions=read_predictions(params, rows),
     )
     write_tables(results, out)
+    measures.write(results.scores, out)
     figure2(results, out)
     learning_curve(results, read_curves(params), out)
     logs = collapse.load(params.profile)
@@ -132,6 +133,22 @@ def read_scores(params: FiguresParams, name: str, file: str = "scores.csv") -> p
     path = paths.small(params) / "probe" / name / file
     scores = pd.read_csv(paths.made(path, params.profile, stage, name))
     return scores[scores["task"].isin(params.tasks)]
+
+
+def all_scores(params: FiguresParams, name: str) -> pd.DataFrame:
+    """Those of the linear probe, and of the quick ones, if it has any.
+
+    Nearest neighbours differ over repeats only where these draw a validation part: to be averaged
+    with tasks that have one, all repeats count as one.
+    """
+    linear = read_scores(params, name)
+    if not (paths.small(params) / "probe" / name / "quick.csv").exists():
+        return linear
+    quick = read_scores(params, name, "quick.csv")
+    nearest = quick["probe"] == "knn"
+    key = ["encoder", "seed", "task", "metric", "probe", "fold"]
+    means = quick[nearest].groupby(key, sort=False)["score"].mean().reset_index()
+    return pd.concat([linear, means.assign(repeat=1), quick[~nearest]], ignore_index=True)
 
 
 def read_predictions(params: FiguresParams, rows: list[RowSpec]) -> dict[str, pd.DataFrame]:
