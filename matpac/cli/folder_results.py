@@ -1,26 +1,21 @@
-"""What a training on one's own folder gave: a score where there are classes, and a picture.
+"""What a training on one's own folder gave: a score and a head where there are classes, a picture.
 
 Shapes: N clips, D embedding size.
 """
 
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from matpac.core import files, paths
-from matpac.data import manifests
-from matpac.encoders.frozen import load_encoder
-from matpac.features.store import Store
+from matpac.core import files
 from matpac.params import Params
-from matpac.probing.embedders import Stored
-from matpac.probing.extract import extract
 from matpac.probing.knn import knn
 from matpac.probing.linear import choose, train_probes
-from matpac.probing.probe import load_task
+from matpac.probing.probe import keep_head, load_task
 from matpac.probing.rows import list_features
-from matpac.reporting.embedding_space import flattened, scatter
+from matpac.reporting.embedding_space import flattened, label, scatter
 from matpac.reporting.plots import STYLE
 from matpac.reporting.statistics import interval
 
@@ -30,6 +25,8 @@ if TYPE_CHECKING:
 TASK = "sounds"
 FEWEST_POINTS, MOST_POINTS = 5, 3000
 """Clips in the picture; t-SNE of the most takes ten seconds on two cores."""
+NAMED = 12
+"""Files named in a picture without classes."""
 
 
 class Score(NamedTuple):
@@ -48,6 +45,8 @@ def score(params: Params) -> tuple[list[Score], float]:
     k, and when a probe stops, are chosen on a validation part of the other folds
     (`matpac.probing.knn`, `matpac.probing.linear`).
 
+    The best probe on the trained encoder is kept as its head.
+
     Returns: of the trained encoder, the same before training, and log-mel statistics; and what
         naming the largest class each time gives, in %.
     """
@@ -57,9 +56,12 @@ def score(params: Params) -> tuple[list[Score], float]:
     found = []
     for name, what in names.items():
         (features,) = list_features(params, name)
-        task, manifest, _ = load_task(params, features, TASK)
+        task, manifest, info = load_task(params, features, TASK)
         near = 100 * np.array([row["score"] for row in knn(task)])
-        linear = 100 * np.array([each.score for each in choose(train_probes(task, once))])
+        probes = choose(train_probes(task, once))
+        if name == "base":
+            keep_head(params, features, TASK, task, probes, info["classes"])
+        linear = 100 * np.array([each.score for each in probes])
         pairs = [(float(each.mean()), interval(each)) for each in (near, linear)]
         found.append(Score(what, *pairs[0], *pairs[1]))
     guessing = 100 * float(manifest["label"].value_counts(normalize=True).max())
@@ -84,50 +86,47 @@ def told(scores: list[Score], guessing: float) -> list[str]:
     return lines
 
 
-def picture(params: Params, classes: pd.Series, path: Path) -> int:
-    """Draws the embeddings of the clips in two dimensions (t-SNE), to a PNG.
+def picture(table: Path, classes: pd.Series, path: Path, title: str) -> int:
+    """Draws embeddings of clips in two dimensions (t-SNE), to a PNG.
 
-    Args: classes: file -> sub-folder or "", which colours its dot.
+    Args:
+        table: of `matpac.cli.embed`.
+        classes: file -> sub-folder or "", which colours its dot.
     Returns: how many clips are drawn.
     Raises: ImportError without matplotlib; ValueError if there are too few clips.
     """
     from matplotlib import style
 
-    embeddings, names = embedded(params)
-    if len(names) < FEWEST_POINTS:
-        raise ValueError(f"got {len(names)} clips, needed: {FEWEST_POINTS}")
-    if len(names) > MOST_POINTS:
-        chosen = np.random.default_rng(0).choice(len(names), MOST_POINTS, replace=False)
-        embeddings, names = embeddings[chosen], names[chosen]
-    points = flattened(embeddings)
+    rows = pd.read_parquet(table).dropna(subset=["embedding"])
+    if len(rows) < FEWEST_POINTS:
+        raise ValueError(f"got {len(rows)} clips, needed: {FEWEST_POINTS}")
+    if len(rows) > MOST_POINTS:
+        rows = rows.sample(MOST_POINTS, random_state=0)
+    points, names = flattened(np.stack(rows["embedding"])), rows["path"].to_numpy(str)
     colours = classes.reindex(names).fillna("").to_numpy(str)
     with style.context(STYLE):
-        figure = draw(points, colours, f"{params.runs['base'].label}, t-SNE")
+        figure = draw(points, names, colours, title)
         with files.replacing(path) as temporary:
             figure.savefig(temporary, format="png", dpi=150, metadata={"Software": None})
-    return len(names)
+    return len(rows)
 
 
-def embedded(params: Params) -> tuple[np.ndarray, np.ndarray]:
-    """Embeddings (N, D) of all clips that were trained on, and their files (N,)."""
-    folder = paths.small(params) / "pretrain" / "base" / f"seed_{params.pretrain.seed}"
-    encoder = load_encoder(folder)
-    embeddings, names = [], []
-    for corpus in params.corpora:
-        store = Store(paths.bulk(params) / "logmel" / corpus)
-        kept = paths.bulk(params) / "embeddings" / "base"
-        embeddings.append(extract(Stored(encoder, store), kept, name="base"))
-        manifest, _ = manifests.load(params, corpus, columns=["path"])
-        names.append(manifest["path"].to_numpy(str)[store.rows])
-    return np.concatenate(embeddings), np.concatenate(names)
+def draw(points: np.ndarray, names: np.ndarray, classes: np.ndarray, title: str) -> "Figure":
+    """The clips in two dimensions, (N, 2), as `scatter` has them.
 
-
-def draw(points: np.ndarray, classes: np.ndarray, title: str) -> "Figure":
-    """The clips in two dimensions, (N, 2), as `scatter` has them."""
+    Where there are no classes, `NAMED` files far from each other say what lies where.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.0, 4.0))
     axes = figure.subplots()
     scatter(axes, points, classes)
+    if not any(classes):
+        from sklearn.cluster import kmeans_plusplus
+
+        _, apart = kmeans_plusplus(points, min(NAMED, len(points)), random_state=0)
+        for row in apart:
+            label(axes, points[row], PurePath(names[row]).stem[:24])
     axes.set_title(title, parse_math=False)
+    axes.set_xlabel("t-SNE: dots close to each other sound alike to the encoder", fontsize=6)
     return figure

@@ -6,7 +6,9 @@ The stages of the pipeline run with RUN as their project, so what trains here is
 AudioSet. RUN then holds:
 
     model.safetensors, config.json, README.md   the encoder and its card: ``matpac.load(RUN)``
-    scores.csv, embeddings.png                  scores, where sub-folders are classes; a picture
+    scores.csv, heads/                          where sub-folders are classes: scores, and a probe
+                                                for ``matpac label``
+    embeddings.parquet, embeddings.png          of all files, as ``matpac embed``; a picture
     params.yaml                                 the same for the pipeline
     run.json                                    what was asked for, and what came of it
     data/                                       manifests, log-mels, training states; not needed on
@@ -16,6 +18,7 @@ The same command goes on where it was stopped.
 
 import os
 import shlex
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,11 +27,13 @@ from typing import Any
 import pandas as pd
 
 from matpac.cli import folder_plan, folder_results
+from matpac.cli.embed import embed_folder
 from matpac.cli.folder_scan import Sounds, scan
-from matpac.cli.release import card, release
+from matpac.cli.release import release
 from matpac.core import files
 from matpac.data.config import FetchParams
 from matpac.data.fetch import fetch
+from matpac.encoders import hub
 from matpac.features.preprocess import preprocess
 from matpac.params import Params, load, parse
 from matpac.pretraining.pretrain import pretrain
@@ -147,23 +152,32 @@ def prepare(out: Path, sounds: Sounds, record: dict[str, Any]) -> Params:
 
 
 def finish(out: Path, sounds: Sounds, params: Params) -> tuple[list[str], bool]:
-    """Encoder with its card, scores and picture. Returns: what came of it; whether that is all."""
-    facts, lines, complete = release("base", params, out), [], True
-    lines.append(f"{out}: the encoder; matpac.load({str(out)!r}).embed(FILE) gives embeddings")
-    if folder_results.TASK in params.tasks:
+    """Encoder with its card, scores, embeddings and picture.
+
+    Returns: what came of it; whether that is all.
+    """
+    lines, complete, classed = [], True, folder_results.TASK in params.tasks
+    # A miniature, of a folder without classes, is the pipeline's to probe.
+    told: dict[str, Any] = {"not_probed": []}
+    if classed:
         print("scores: neighbours and a linear probe, of three encoders, five folds", flush=True)
         scores, guessing = folder_results.score(params)
         with files.replacing(out / "scores.csv") as temporary:
             pd.DataFrame(scores).to_csv(temporary, index=False, float_format="%.3f")
-        with files.replacing(out / "README.md") as temporary:
-            text = card(facts | {"own_scores": scores, "guessing": guessing})
-            temporary.write_text(text, "utf-8")
+        told |= {"own_scores": scores, "guessing": guessing}
         lines += folder_results.told(scores, guessing)
+    release("base", params, out, told=told)
+    lines.insert(0, f"{out}: the encoder; matpac.load({str(out)!r}).embed(FILE) gives embeddings")
+    table = out / "embeddings.parquet"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of what the scan left out, and said
+        embed_folder(hub.load(out), sounds.folder, table, name=str(out))
+    lines.append(f"{table}: the embeddings of all files")
     print("a picture of the embeddings: t-SNE, a minute for thousands of clips", flush=True)
     try:
-        drawn = folder_results.picture(
-            params, sounds.table.set_index("file")["class"], out / "embeddings.png"
-        )
+        classes = sounds.table.set_index("file")["class"]
+        title = params.runs["base"].label
+        drawn = folder_results.picture(table, classes, out / "embeddings.png", title)
         lines.append(f"{out / 'embeddings.png'}: a dot for each of {drawn:,} clips")
     except ImportError:
         missing = "matplotlib is not installed (pip install 'matpac[pipeline]')"
@@ -172,7 +186,8 @@ def finish(out: Path, sounds: Sounds, params: Params) -> tuple[list[str], bool]:
     except ValueError as error:
         lines.append(f"no picture: {error}")
     lines.append(f"{out / 'params.yaml'}: the same for the pipeline (matpac check FILE)")
-    folder, run = shlex.quote(str(sounds.folder)), shlex.quote(str(out))
-    lines.append(f"next: matpac embed {folder} -o embeddings.parquet --encoder {run}")
-    lines.append("      matpac similar FILE embeddings.parquet    # the nearest sounds")
+    lines.append(f"next: matpac similar FILE {shlex.quote(str(table))}    # the nearest sounds")
+    if classed:
+        run = shlex.quote(str(out))
+        lines.append(f"      matpac label NEW_FOLDER -o labels.parquet --encoder {run}")
     return lines, complete

@@ -9,6 +9,7 @@ training state), ``heads/`` (the best linear probe of each task) and ``README.md
 """
 
 import shutil
+from collections.abc import Mapping
 from importlib.metadata import version
 from math import log
 from pathlib import Path
@@ -49,6 +50,7 @@ def release(
     *,
     seed: int | None = None,
     licence: str = "",
+    told: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Writes the folder of one run; the same bytes for the same results.
 
@@ -58,6 +60,7 @@ def release(
         out: folder, made if needed; what it holds of an older release is replaced.
         seed: of the pretraining; None: the run's first.
         licence: of the weights, an identifier as the Hub has them ("mit"); "": not decided.
+        told: what the card says besides, or instead.
     Returns: what the model card says.
     Raises: ValueError for a run or seed that there is not, or if the run's files are of another
         model, of other log-mels, or its scores of an earlier training; FileNotFoundError naming
@@ -70,7 +73,7 @@ def release(
         raise ValueError(f"seed: got {seed}, allowed: {', '.join(map(str, seeds))}")
     folder = paths.small(params) / "pretrain" / run / f"seed_{seed}"
     encoder = load_encoder(paths.made(folder, params.profile, "pretrain", run))
-    facts = gather(params, run, seed, encoder) | {"licence": licence}
+    facts = gather(params, run, seed, encoder) | {"licence": licence} | dict(told or {})
     text = card(facts)
     out.mkdir(parents=True, exist_ok=True)
     with files.replacing(out / "README.md") as temporary:

@@ -54,7 +54,7 @@ def similar(
     """The sounds of a folder, or of its table, in the order of their similarity to a file.
 
     Args:
-        file: may lie in the folder, and is then its own nearest.
+        file: may lie in the folder, and is then not among those found.
         encoder: None: of a table its own, else as `hub.chosen`.
         weights, device: as of `hub.load`.
         number: of sounds at most.
@@ -80,9 +80,22 @@ def similar(
         raise ValueError(f"{folder}: got {len(clips.paths)} sound to search in, needed: {FEWEST}")
     every = np.arange(len(clips.paths))
     inputs = Inputs(clips.embeddings, every)
-    cosines, at = nearest(inputs, every, ((asked - inputs.mean) * inputs.scale)[None], number)
+    cosines, at = nearest(inputs, every, ((asked - inputs.mean) * inputs.scale)[None], number + 1)
     pairs = zip(cosines[0].tolist(), at[0], strict=True)
-    return [(cosine, clips.paths[row]) for cosine, row in pairs], clips.found
+    others = [
+        (cosine, clips.paths[row])
+        for cosine, row in pairs
+        if not _is(file, clips.paths[row], folder, asked, clips.embeddings[row])
+    ]
+    return others[:number], clips.found
+
+
+def _is(file: Path, path: str, folder: Path, asked: Tensor, embedding: Tensor) -> bool:
+    """Whether a sound is the one that was asked about; a table does not say where it was."""
+    if folder.is_dir():
+        return (folder / path).resolve() == file.resolve()
+    same_name = f"{file.resolve()}".endswith(f"/{path}")
+    return same_name and torch.allclose(asked, embedding, rtol=1e-3, atol=1e-3)
 
 
 def _of_folder(encoder: WaveEncoder, folder: Path) -> Clips:

@@ -132,7 +132,7 @@ def scatter(axes: "Axes", points: np.ndarray, classes: np.ndarray) -> None:
 
     Args: classes: (N,); "" for none.
     """
-    from matplotlib import colormaps, patheffects
+    from matplotlib import colormaps
     from sklearn.neighbors import NearestNeighbors
 
     around = NearestNeighbors(n_neighbors=min(AROUND, len(points))).fit(points)
@@ -145,11 +145,17 @@ def scatter(axes: "Axes", points: np.ndarray, classes: np.ndarray) -> None:
         colour = colours[number % len(colours)] if name else "0.7"
         axes.scatter(*own.T, s=size, color=colour, linewidths=0)
         if name and len(named) <= MOST_NAMED:
-            at = own[alike[classes == name].argmax()]
-            text = axes.text(*at, name, ha="center", va="center", fontsize=5, parse_math=False)
-            text.set_path_effects([patheffects.withStroke(linewidth=1.5, foreground="white")])
+            label(axes, own[alike[classes == name].argmax()], name)
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
+
+
+def label(axes: "Axes", at: np.ndarray, name: str) -> None:
+    """A name that can be read on top of dots. Args: at: (2,)."""
+    from matplotlib import patheffects
+
+    text = axes.text(*at, name, ha="center", va="center", fontsize=5, parse_math=False)
+    text.set_path_effects([patheffects.withStroke(linewidth=1.5, foreground="white")])
 
 
 def spaces(panels: dict[str, np.ndarray], classes: np.ndarray) -> "Figure":

@@ -26,8 +26,9 @@ import command
 
 ROOT = Path(__file__).parents[2]
 TINY = ("--minutes", "0.01", "--size", "mini")
-MADE = {"model.safetensors", "config.json", "README.md", "scores.csv", "embeddings.png"}
-MADE |= {"params.yaml", "run.json", "sounds.csv", "others.csv", "data"}
+MADE = {"model.safetensors", "config.json", "README.md", "params.yaml", "run.json", "data"}
+MADE |= {"embeddings.parquet", "embeddings.png"}
+OF_CLASSES = {"scores.csv", "sounds.csv", "others.csv", "heads"}
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
@@ -78,7 +79,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> tupl
 
 def test_all_is_there_and_says_what_it_is(finished: tuple[Path, Path]) -> None:
     sounds, made = finished
-    assert {path.name for path in made.iterdir()} == MADE
+    assert {path.name for path in made.iterdir()} == MADE | OF_CLASSES
     encoder = matpac.load(made, device="cpu")
     embedding = encoder.embed(sounds / "low" / "0.wav")
     assert embedding.shape == (encoder.width,) and embedding.isfinite().all()
@@ -93,6 +94,7 @@ def test_all_is_there_and_says_what_it_is(finished: tuple[Path, Path]) -> None:
     for name, row in scores.iterrows():
         near, linear = (f"{row[p]:.1f} ± {row[p + '_ci95']:.1f}" for p in ("knn", "linear"))
         assert f"| {name} | {near} | {linear} |" in card
+    assert "Not probed" not in card and 'label("recording.wav", head="sounds")' in card
     assert (made / "embeddings.png").read_bytes().startswith(b"\x89PNG")
     (log,) = (made / "data").glob("*/logs/base/seed_0/log.csv")
     assert len(pd.read_csv(log)) >= 20
@@ -142,9 +144,32 @@ def test_a_picture_is_drawn_once_there_is_matplotlib(
     assert "guessing" in told and "no picture: matplotlib is not installed" in told
     assert run(sounds, "-o", copied) == 0
     assert (copied / "embeddings.png").read_bytes().startswith(b"\x89PNG")
-    *_, picture, _, following, _ = files.read_json(copied / "run.json")["result"]
+    *_, picture, _, following, labels = files.read_json(copied / "run.json")["result"]
     assert "a dot for each of 13 clips" in picture
-    assert following.startswith("next: matpac embed '") and "Two tones'" in following
+    assert following.startswith(f"next: matpac similar FILE {copied}/embeddings.parquet")
+    assert labels.strip().startswith("matpac label") and labels.endswith(str(copied))
+
+
+def test_its_embeddings_can_be_searched_and_its_classes_are_a_head(
+    finished: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With what the program says comes next, and nothing else."""
+    sounds, made = finished
+    table = pd.read_parquet(made / "embeddings.parquet").set_index("path")
+    assert len(table) == 14 and table["problem"].astype(bool).sum() == 1  # the damaged file
+    encoder = matpac.load(made, device="cpu")
+    asked = sounds / "high" / "3.wav"
+    np.testing.assert_allclose(table["embedding"]["high/3.wav"], encoder.embed(asked), atol=1e-5)
+    assert command.matpac("similar", asked, made / "embeddings.parquet", "-n", "5") == 0
+    found = [line.split()[-1] for line in capsys.readouterr().out.splitlines()]
+    assert len(found) == 5 and "high/3.wav" not in found
+    labels = encoder.label(asked, head="sounds")
+    assert set(labels) == {"low", "high"} and sum(labels.values()) == pytest.approx(1)
+    out = tmp_path / "labels.parquet"
+    assert command.matpac("label", sounds, "-o", out, "--encoder", made) == 0
+    best = pd.read_parquet(out).set_index("path")["labels"].map(lambda each: [*each, ""][0])
+    right = [best[path] == path.split("/")[0] for path in best.index if "/" in path]
+    assert np.mean(right) > 0.7  # tones of 300 and of 3000 Hz, the damaged file among them
 
 
 def test_another_folder_or_question_is_refused_and_so_are_new_files(
@@ -206,7 +231,8 @@ def test_after_an_interrupt_the_same_command_goes_on(
     assert "going on with what is there" in told and "resuming at step 8" in told
     assert seen == list(range(20))
     assert (made / "params.yaml").read_bytes() == plan
-    assert {p.name for p in made.iterdir()} == MADE - {"scores.csv", "sounds.csv", "others.csv"}
+    assert {p.name for p in made.iterdir()} == MADE
+    assert "Not probed" not in (made / "README.md").read_text()
     assert "guessing" not in told and "a dot for each of 12 clips" in told
     params = load(made / "params.yaml")
     assert list(params.corpora) == ["sounds"] and params.tasks == ["esc50"]
@@ -362,8 +388,15 @@ def test_paths_that_a_parameter_file_would_read_otherwise(tmp_path: Path) -> Non
 def test_a_picture_takes_any_names() -> None:
     """Dollars would be mathematics to matplotlib."""
     random = np.random.default_rng(0)
-    names = np.array(["a$b$\\frac", "", "Ж_{"])[np.arange(30) % 3]
-    figure = folder_results.draw(random.normal(size=(30, 2)), names, "$\\no$")
+    classes = np.array(["a$b$\\frac", "", "Ж_{"])[np.arange(30) % 3]
+    points, files = random.normal(size=(30, 2)), np.array([f"d/$x_{n}$.wav" for n in range(30)])
+    figure = folder_results.draw(points, files, classes, "$\\no$")
+    assert {text.get_text() for text in figure.axes[0].texts} == {"a$b$\\frac", "Ж_{"}
+    figure.savefig(io.BytesIO(), format="png")
+    # Without classes some files say what lies where.
+    figure = folder_results.draw(points, files, np.full(30, ""), "all")
+    said = [text.get_text() for text in figure.axes[0].texts]
+    assert len(set(said)) == folder_results.NAMED and all(each.startswith("$x_") for each in said)
     figure.savefig(io.BytesIO(), format="png")
 
 

@@ -144,7 +144,7 @@ def test_the_cards_three_lines_work(
     release.release("base", params, tmp_path / "out")
     text = (tmp_path / "out/README.md").read_text()
     code = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
-    code = code.replace("PATH OR NAME OF THIS MODEL", str(tmp_path / "out"))
+    code = code.replace("FOLDER", str(tmp_path / "out"))
     soundfile.write(tmp_path / "recording.wav", np.zeros(44100), 44100)
     monkeypatch.chdir(tmp_path)
     given: dict[str, Any] = {}

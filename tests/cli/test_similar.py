@@ -78,6 +78,24 @@ def test_a_table_gives_what_its_folder_gives(
     assert len(of_table.out.splitlines()) == 6
 
 
+def test_a_sound_is_not_its_own_neighbour_but_its_copy_is(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    encoder = ("--encoder", folder / "encoder")
+    (folder / "sounds" / "copy.wav").write_bytes((folder / "sounds" / "d.wav").read_bytes())
+    assert command.matpac("embed", folder / "sounds", "-o", folder / "t.parquet", *encoder) == 0
+    capsys.readouterr()
+    for among, options in (("sounds", encoder), ("t.parquet", ())):
+        assert run(folder, among, *options, "-n", 9, file="sounds/d.wav") == 0
+        found = [line.split(maxsplit=2)[2] for line in capsys.readouterr().out.splitlines()]
+        assert found[0] == "copy.wav" and len(found) == 6 and "d.wav" not in found
+    # Another file of that name is another sound.
+    (folder / "other").mkdir()
+    (folder / "other" / "d.wav").write_bytes((folder / "sounds" / "a.wav").read_bytes())
+    assert run(folder, "t.parquet", "-n", 9, file="other/d.wav") == 0
+    assert len(capsys.readouterr().out.splitlines()) == 7
+
+
 def test_a_table_of_another_encoder_is_refused(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
