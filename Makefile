@@ -12,7 +12,7 @@ export PYTHONUTF8 := 1
 # Waiting threads spin shortly, then sleep: on a busy machine long spinning is ten times slower.
 export GOMP_SPINCOUNT ?= 1000
 
-.PHONY: help setup repro plan test test-processors test-encoders test-benchmarks soak esc10 real bench book notebooks lock use lint clean-checkpoints
+.PHONY: help setup repro plan test test-processors test-encoders test-benchmarks soak esc10 quick real bench book notebooks lock use lint clean-checkpoints
 help:               ## Lists the commands
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/' | expand -t 22
 
@@ -85,6 +85,9 @@ soak: setup         ## Long tests: kills training many times, reads 20,000 damag
 esc10: setup        ## Pretrains and probes on real recordings: make esc10 FOLDER=/path/to/ESC-10
 	@test -d "$$FOLDER/audio" || { printf 'FOLDER: got "%s", needed: a folder with audio/ and meta/esc10.csv\n' "$$FOLDER"; exit 1; }
 	ESC10="$$(cd "$$FOLDER" && pwd)" $(BIN)/matpac use esc10 -- $(MAKE) repro
+
+quick: setup        ## The same in a quarter of an hour: half of the runs, half the training
+	$(BIN)/matpac use quick -- $(MAKE) repro
 
 real: setup         ## The same on words and ESC-10: make real WORDS=... ESC10=... YAMNET=... (docs/real.md)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[yamnet]'

@@ -222,4 +222,22 @@ def probe(
     click.echo(probe_table(Path(target), audio, loaded, **named | given))
 
 
-COMMANDS = (embed, label, similar, probe, export, release, convert)
+@click.command()
+@click.argument("encoder")
+@click.option("--csv", type=FILE, help="Also writes a row per probe there.")
+@click.option("--png", type=FILE, help="Also draws the scores there.")
+def layers(encoder: str, csv: Path | None, png: Path | None) -> None:
+    """Prints the linear probe on every layer of one ENCODER."""
+    from matpac.params import load
+    from matpac.probing.layers import probe_layers, table
+    from matpac.reporting import layers
+
+    rows = probe_layers(encoder, load())
+    if csv:
+        rows.to_csv(csv, index=False)
+    if png:
+        layers.draw(rows).savefig(png, format="png", dpi=200, metadata={"Software": None})
+    click.echo(table(rows))
+
+
+COMMANDS = (embed, label, similar, probe, layers, export, release, convert)

@@ -248,20 +248,6 @@ def study(
 
 
 @main.command()
-@click.argument("encoder")
-@click.option("--csv", type=FILE, help="Also writes a row per probe there.")
-def layers(encoder: str, csv: Path | None) -> None:
-    """Prints the linear probe on every layer of one ENCODER."""
-    from matpac.params import load
-    from matpac.probing.layers import probe_layers, table
-
-    rows = probe_layers(encoder, load())
-    if csv:
-        rows.to_csv(csv, index=False)
-    click.echo(table(rows))
-
-
-@main.command()
 def verify() -> None:
     """Reads all log-mel stores again; compares checksums."""
     from matpac.core import paths

@@ -197,7 +197,9 @@ def test_layers_are_probed_each_and_the_last_is_the_probe_stages(
     params, capsys: pytest.CaptureFixture[str], monkeypatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("matpac.params.load", lambda: params)
-    assert command.matpac("layers", "base", "--csv", tmp_path / "layers.csv") == 0
+    made = ("--csv", tmp_path / "layers.csv", "--png", tmp_path / "layers.png")
+    assert command.matpac("layers", "base", *made) == 0
+    assert (tmp_path / "layers.png").read_bytes().startswith(b"\x89PNG")
     rows = pd.read_csv(tmp_path / "layers.csv")
     scores = of_base(params, "scores.csv")
     assert rows.groupby(["layer", "task"]).size().groupby("layer").sum().to_dict() == {0: 14, 1: 14}
