@@ -6,6 +6,7 @@ What a subcommand needs is imported when it runs: ``matpac --help`` loads neithe
 import os
 import re
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -44,12 +45,17 @@ class Commands(click.Group):
                 formatter.write_dl([(n, self.commands[n].get_short_help_str(60)) for n in names])
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Runs a subcommand; what the user can mend is told without a traceback."""
+        """Runs a subcommand; what the user can mend is told without a traceback, and what is only
+        to be known without the place in the code."""
+        before = warnings.formatwarning
+        warnings.formatwarning = lambda message, *_, **__: f"{message}\n"
         try:
             return super().invoke(ctx)
         except (ValueError, OSError, ImportError) as error:
             click.echo(error, err=True)
             ctx.exit(1)
+        finally:
+            warnings.formatwarning = before
 
 
 @contextmanager
