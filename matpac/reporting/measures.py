@@ -77,7 +77,7 @@ def correlations(measured: pd.DataFrame) -> pd.DataFrame:
     rng, every = np.random.default_rng(0), len(encoders)
     draws = [_correlated(tasks, rng.integers(every, size=every)) for _ in range(DRAWS)]
     edges = 50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)
-    low, high = np.percentile(draws, edges, axis=0)
+    low, high = np.nanpercentile(draws, edges, axis=0)  # one encoder many times has no ranks
     means = graded.groupby("encoder")[[*known, "score"]].mean()
     firsts = [means["score"][means[column].idxmax()] for column in known]
     found = {
@@ -98,7 +98,8 @@ def _correlated(tasks: Sequence[Sequence[np.ndarray]], drawn: Iterable[int]) -> 
 
     drawn = list(drawn)
     ranks = [rankdata(np.concatenate([task[each] for each in drawn]), axis=0) for task in tasks]
-    return np.mean([np.corrcoef(each.T)[-1, :-1] for each in ranks], axis=0)
+    with np.errstate(invalid="ignore"):
+        return np.mean([np.corrcoef(each.T)[-1, :-1] for each in ranks], axis=0)
 
 
 def plot(measured: pd.DataFrame, *, apart: Sequence[str] = ()) -> "Figure":

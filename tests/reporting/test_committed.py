@@ -4,11 +4,12 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from matpac.params import load
-from matpac.reporting import collapse, hypotheses
+from matpac.reporting import collapse, hypotheses, measures
 
 ROOT = Path(__file__).parents[2]
 
@@ -75,6 +76,29 @@ def test_what_notebook_06_says_of_several_hypotheses() -> None:
     averages = [float(each) for each in table.loc["MATPAC++", "average_seeds"].split()]
     # The seed whose hypotheses stay apart is the worse one by far.
     assert averages[gains.argmin()] - averages[gains.argmax()] > 5
+
+
+def test_what_notebook_09_says_of_measures() -> None:
+    table = pd.read_csv(ROOT / "figures" / "mini" / "measures.csv")
+    networks = table[table["encoder"] != "logmel"]
+    trained = networks[networks["encoder"] != "random"]
+    of_all, among = measures.correlations(networks), measures.correlations(trained)
+    means = networks.groupby("encoder")[["rankme", "alpha_req", "score"]].mean()
+    assert means["rankme"].idxmax() == means["alpha_req"].idxmin() == "random"
+    assert of_all.loc[["rankme", "alpha_req"], "cost"].round().eq(7).all()
+    assert of_all.loc[["uniformity", "alignment", "knn"], "low"].min() > 0
+    assert of_all["correlation"].idxmax() == among["correlation"].idxmax() == "knn"
+    assert among["low"].min() > 0
+    for measure, said in (("alpha_req", 0.5), ("rankme", 0.3), ("uniformity", 0.1)):
+        assert among.loc[measure, "correlation"] == pytest.approx(said, abs=0.05)
+    runs = means.drop("random")
+    assert runs["alpha_req"].idxmax() == runs["score"].idxmin() == "plusplus"
+    assert np.ptp(runs["score"].drop("plusplus")) == pytest.approx(0.021, abs=0.0005)
+    assert means["alpha_req"].min() > 2
+    base = trained[trained["encoder"] == "base"]
+    assert np.ptp(base.groupby("seed")["score"].mean()) == pytest.approx(0.024, abs=0.0005)
+    seeds = measures.correlations(base.assign(encoder=base["seed"])).loc["alpha_req"]
+    assert seeds["low"] > 0 and seeds["cost"] == 0
 
 
 def test_what_the_page_says_of_real_recordings() -> None:
