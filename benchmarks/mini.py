@@ -27,11 +27,6 @@ SIX_TIMES: Changes = {
     "objective": {"teacher_temp_ramp_epochs": 2.0},
 }
 SMALL_PATCHES: Changes = {"model": {"patch_size": 8}}
-WIDE: Changes = {
-    "model": {"encoder_width": 128, "encoder_heads": 4, "predictor_width": 64},
-    "pretrain": {"learning_rate": 2e-3},
-}
-M2D: Changes = {"objective": {"alpha": 1.0, "target": "standardised"}}
 HALF: Changes = {"pretrain": {"epochs": 29.0}}
 MINI: dict[str, Sequence[Changes]] = {
     "lr 2e-3": ({"pretrain": {"learning_rate": 2e-3}},),
@@ -52,8 +47,6 @@ MINI: dict[str, Sequence[Changes]] = {
 REAL: dict[str, Sequence[Changes]] = {
     "base": (),
     "6 times": (SIX_TIMES,),
-    "6 times, M2D-like target": (SIX_TIMES, M2D),
-    "3 times, 128 wide": (SIX_TIMES, HALF, WIDE),
     "3 times, patch 8 x 8": (SIX_TIMES, HALF, SMALL_PATCHES),
 }
 STUDIES = {"mini": ("params.yaml", MINI), "real": ("params.real.yaml", REAL)}

@@ -67,6 +67,17 @@ def test_what_the_page_says_of_the_rows_beyond_the_paper() -> None:
         assert row["average_p"] > 0.05
 
 
+def test_what_the_page_says_of_a_quarter_of_an_hour() -> None:
+    page = " ".join((ROOT / "docs" / "mini.md").read_text("utf-8").split())
+    above = {}
+    for profile in ("quick", "mini"):
+        table = pd.read_csv(ROOT / "figures" / profile / "table2_differences.csv")
+        row = table.set_index("model").loc["Random initialisation"]
+        above[profile] = f"{-row['average']:.1f} ± {row['average_ci95']:.1f}"
+    said = f"is {above['quick']} points above the random network, where the mini profile says"
+    assert f"{said} {above['mini']}" in page
+
+
 def test_what_notebook_06_says_of_several_hypotheses() -> None:
     found = hypotheses.summary(pd.read_csv(ROOT / "figures" / "mini" / "hypotheses.csv"))
     assert found["effective_hypotheses"].between(4, 5).all() and len(found) == 2
