@@ -53,7 +53,7 @@ def test_mini_comes_with_the_library(
     monkeypatch.chdir(tmp_path)
     encoder = matpac.load("mini")
     embedding = encoder.embed(wave(), sample_rate=16000)
-    assert embedding.shape == (320,) and embedding.isfinite().all()
+    assert embedding.shape == (640,) and embedding.isfinite().all()
     labels = {name: encoder.label(wave(), sample_rate=16000, head=name) for name in encoder.heads}
     assert set(labels) == {"esc10", "words"}
     assert all(len(found) == 5 and 0 < sum(found.values()) <= 1 for found in labels.values())

@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
+from benchmarks import mini
 from matpac.params import load
 from matpac.reporting import collapse, hypotheses, measures
 
@@ -18,8 +20,8 @@ def test_notebook_06_speaks_of_the_committed_runs() -> None:
     notebook = json.loads((ROOT / "notebooks" / "06_inspect_collapse.ipynb").read_text("utf-8"))
     text = " ".join("".join(cell["source"]) for cell in notebook["cells"])
     sources = [ROOT / name for name in ("params.mini.yaml", "params.yaml")]
-    mini = load(next(path for path in sources if path.exists()))
-    prototypes, epochs = mini.model.num_prototypes, mini.pretrain.epochs
+    params = load(next(path for path in sources if path.exists()))
+    prototypes, epochs = params.model.num_prototypes, params.pretrain.epochs
     assert f"K = {prototypes}, so ln K = {math.log(prototypes):.2f}" in text
     assert f"{ {10.0: 'ten', 20.0: 'twenty'}[epochs] } passes over the embedded corpus" in text
     end = collapse.summary(pd.read_csv(ROOT / "figures" / "mini" / "collapse.csv"))
@@ -110,6 +112,30 @@ def test_what_notebook_09_says_of_measures() -> None:
     assert np.ptp(base.groupby("seed")["score"].mean()) == pytest.approx(0.024, abs=0.0005)
     seeds = measures.correlations(base.assign(encoder=base["seed"])).loc["alpha_req"]
     assert seeds["low"] > 0 and seeds["cost"] == 0
+
+
+def test_what_the_page_says_of_our_best() -> None:
+    page = " ".join((ROOT / "docs" / "real.md").read_text("utf-8").split())
+    table = pd.read_csv(ROOT / "figures" / "best" / "table2_differences.csv").set_index("model")
+    for name, said in (
+        ("Random initialisation", "{} points above the same network at random on the words and {}"),
+        ("Log-mel mean and std", "over log-mel statistics {} and {}"),
+    ):
+        row = table.loc[name]
+        pairs = [f"{-row[task]:.1f} ± {row[f'{task}_ci95']:.1f}" for task in ("words", "esc10")]
+        assert said.format(*pairs) in page
+    rows = pd.read_csv(ROOT / "docs" / "bench" / "real.csv")
+    found = 100 * rows.set_index(["setting", "task"])["valid_score"].unstack()
+    assert found.mean(axis=1).idxmax() == "3 times, patch 8 x 8"  # which the profile is
+    for setting, values in found.iterrows():
+        told = f"| {values['words']:.1f} | {values['esc10']:.1f} |"
+        assert told in page, setting
+    best = yaml.safe_load((ROOT / "params.best.yaml").read_text("utf-8"))
+    real = yaml.safe_load((ROOT / "params.real.yaml").read_text("utf-8"))
+    for part in mini.REAL["3 times, patch 8 x 8"]:
+        for section, changes in part.items():
+            real[section] |= changes
+    assert all(best[section] == real[section] for section in ("model", "objective", "pretrain"))
 
 
 def test_what_the_page_says_of_real_recordings() -> None:
