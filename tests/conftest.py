@@ -24,6 +24,23 @@ from filelock import FileLock
 import smoke
 
 
+MINUTES = ("test_pipeline", "test_distributed", "test_figures", "test_probe", "test_paper_profile")
+MINUTES += (
+    "test_trainer",
+    "test_resume",
+    "test_slurm",
+    "test_extract",
+    "test_bench",
+    "test_layouts",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take longest first, so that two processes end together; each stays whole."""
+    order = {name: number for number, name in enumerate(MINUTES)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(MINUTES)))
+
+
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A root on which every stage has run at smoke size: made once, of which every one of

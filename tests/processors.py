@@ -30,7 +30,8 @@ NUMERICAL = [
 ]
 # torch's own compiler writes C++ with vectors that its headers then lack.
 UNCOMPILED = "--deselect=tests/pretraining/test_trainer.py::test_compiled_networks_compute_the_same"
-ALL = [["-n", "2", "--dist", "loadfile", "tests"], ["--nbval", "notebooks"]]
+TWO = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
+ALL = [[*TWO, "tests"], [*TWO, "--nbval", "notebooks"]]
 
 
 def environment(kernels: str, threads: int) -> dict[str, str]:
@@ -88,7 +89,7 @@ def main() -> None:
     parser.add_argument("--numerical", action="store_true")
     if parser.parse_args().numerical:
         quick = ["-m", "not slow"]
-        passed = run("default", 2, 0, [["-n", "2", "--dist", "loadfile", *quick, *NUMERICAL]])
+        passed = run("default", 2, 0, [[*TWO, *quick, *NUMERICAL]])
     else:
         results = [run(*setting, ALL) for setting in SETTINGS]
         passed = all(results)

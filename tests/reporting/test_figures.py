@@ -237,6 +237,7 @@ def test_the_same_results_write_the_same_bytes(params, smoke_root: Path) -> None
         *(f"{n}.{kind}" for n in tables for kind in ("md", "tex", "csv")),
         *(f"{n}.{kind}" for n in ("fig2", "curve") for kind in ("md", "png", "pdf", "csv")),
         *(f"collapse.{kind}" for kind in ("png", "pdf", "csv")),
+        "measures.csv",
     }
 
 
