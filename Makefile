@@ -43,7 +43,7 @@ plan: git setup     ## What `make repro` would run now: hours, GPU-hours, disk
 
 test: setup         ## All tests, notebooks included
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile --nbval notebooks
+	$(BIN)/python -m pytest --nbval notebooks
 	$(BIN)/python tests/processors.py --numerical
 
 test-processors: setup ## The same as on other processors and busy machines; more than an hour

@@ -23,7 +23,6 @@ from filelock import FileLock
 
 import smoke
 
-
 MINUTES = ("test_pipeline", "test_distributed", "test_figures", "test_probe", "test_paper_profile")
 MINUTES += (
     "test_trainer",

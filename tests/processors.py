@@ -31,7 +31,7 @@ NUMERICAL = [
 # torch's own compiler writes C++ with vectors that its headers then lack.
 UNCOMPILED = "--deselect=tests/pretraining/test_trainer.py::test_compiled_networks_compute_the_same"
 TWO = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
-ALL = [[*TWO, "tests"], [*TWO, "--nbval", "notebooks"]]
+ALL = [[*TWO, "tests"], ["--nbval", "notebooks"]]
 
 
 def environment(kernels: str, threads: int) -> dict[str, str]:
