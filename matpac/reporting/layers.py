@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def draw(rows: pd.DataFrame) -> "Figure":
-    """Test scores by layer, a line per task and a black one for their mean.
+    """Test scores by layer, a line per task and a dashed one for their mean.
 
     Bars are 95 % intervals over the probe's repeats, folds averaged; the encoder is a single one.
 
@@ -28,9 +28,11 @@ def draw(rows: pd.DataFrame) -> "Figure":
         figure, axes = plt.subplots(figsize=(3.5, 2.6), layout="constrained")
         for name, values in [*lines.items(), ("mean", average)]:
             by_layer = values.groupby("layer").agg(["mean", interval])
-            mean = {"color": "black", "linewidth": 1.8} if name == "mean" else {"linewidth": 0.8}
+            look = {"linewidth": 0.8}
+            if name == "mean":
+                look = {"linewidth": 2.0, "color": "0.4", "linestyle": "--"}
             layers = by_layer.index + 1
-            axes.errorbar(layers, by_layer["mean"], by_layer["interval"], label=name, **mean)
+            axes.errorbar(layers, by_layer["mean"], by_layer["interval"], label=name, **look)
         axes.set(xlabel="encoder block", ylabel="linear probe, test (%)", xticks=layers)
         axes.set_title(f"{rows['encoder'].iloc[0]}, seed {rows['seed'].iloc[0]}", parse_math=False)
         figure.legend(loc="outside right center", fontsize=5.5)

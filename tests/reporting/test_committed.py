@@ -114,6 +114,14 @@ def test_what_notebook_09_says_of_measures() -> None:
     assert seeds["low"] > 0 and seeds["cost"] == 0
 
 
+def test_what_the_page_says_of_layers() -> None:
+    rows = pd.read_csv(ROOT / "docs" / "bench" / "layers.csv")
+    means = 100 * rows.groupby(["layer", "task"])["score"].mean().groupby("layer").mean()
+    page = " ".join((ROOT / "docs" / "probing.md").read_text("utf-8").split())
+    assert f"{means[1]:.1f} and {means[3]:.1f} %); the first is one and a half points below" in page
+    assert means[3] - means[0] == pytest.approx(1.5, abs=0.25)
+
+
 def test_what_the_page_says_of_our_best() -> None:
     page = " ".join((ROOT / "docs" / "real.md").read_text("utf-8").split())
     table = pd.read_csv(ROOT / "figures" / "best" / "table2_differences.csv").set_index("model")
