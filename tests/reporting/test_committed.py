@@ -134,10 +134,11 @@ def test_what_the_page_says_of_our_best() -> None:
         assert said.format(*pairs) in page
     rows = pd.read_csv(ROOT / "docs" / "bench" / "real.csv")
     found = 100 * rows.set_index(["setting", "task"])["valid_score"].unstack()
-    assert found.mean(axis=1).idxmax() == "3 times, patch 8 x 8"  # which the profile is
+    # What the profile is, by the words alone: ESC-10's folds validate on each other's test clips.
+    assert found["words"].idxmax() == "3 times, patch 8 x 8"
     for setting, values in found.iterrows():
         told = f"| {values['words']:.1f} | {values['esc10']:.1f} |"
-        assert told in page, setting
+        assert told in page.replace("**", ""), setting
     best = yaml.safe_load((ROOT / "params.best.yaml").read_text("utf-8"))
     real = yaml.safe_load((ROOT / "params.real.yaml").read_text("utf-8"))
     for part in mini.REAL["3 times, patch 8 x 8"]:
