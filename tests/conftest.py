@@ -23,8 +23,12 @@ from filelock import FileLock
 
 import smoke
 
-MINUTES = ("test_pipeline", "test_distributed", "test_figures", "test_probe", "test_paper_profile")
-MINUTES += (
+LONGEST = (
+    "test_pipeline",
+    "test_distributed",
+    "test_figures",
+    "test_probe",
+    "test_paper_profile",
     "test_trainer",
     "test_resume",
     "test_slurm",
@@ -32,12 +36,13 @@ MINUTES += (
     "test_bench",
     "test_layouts",
 )
+"""Half a minute or more each, on two cores."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that take longest first, so that two processes end together; each stays whole."""
-    order = {name: number for number, name in enumerate(MINUTES)}
-    items.sort(key=lambda item: order.get(item.path.stem, len(MINUTES)))
+    order = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(LONGEST)))
 
 
 @pytest.fixture(scope="session")
