@@ -5,8 +5,8 @@ repeat of the probe) and other test recordings. How much each clip changes a sco
 what a bootstrap over recordings and seeds would draw is had in closed form, as in an analysis of
 variance of the two: nothing is drawn, and a few seeds are judged by Student's t. (Drawing three or
 five seeds with replacement gives intervals that are too narrow: docs/tables.md.) Two seeds say
-little of their spread, so rows with two have that of all rows, pooled, as in
-`matpac.reporting.statistics`. Tests of one row on several tasks are adjusted by Holm's method.
+little of their spread, so rows with two share what neither row nor seed explains of all such rows.
+Tests of one row on several tasks are adjusted by Holm's method.
 
 Shapes: N test clips, C labels, P clips with a label, R recordings, U seeds or repeats.
 """
@@ -74,7 +74,8 @@ class Comparisons:
         changes = [self._apart(encoder, other, task, apart.index) for task in tasks]
         changes = pd.concat([of_task / len(tasks) for of_task in changes])
         if several:
-            spread = self._pooled(tasks) if len(apart) < FEWEST_SEEDS else None
+            pair = encoder, other
+            spread = self._shared(pair, apart.index, tasks) if len(apart) < FEWEST_SEEDS else None
             return crossed(apart.mean(axis=1), changes.T.groupby("seed").mean().T, spread)
         return crossed(apart.iloc[0], changes)
 
@@ -103,11 +104,26 @@ class Comparisons:
         own = scores[(scores["encoder"] == encoder) & scores["task"].isin(tasks)]
         return own.pivot_table(index="seed", columns="repeat", values="score", aggfunc="mean")
 
-    def _pooled(self, tasks: Sequence[str]) -> tuple[float, int]:
-        """Variance of the difference of two rows with one seed each, and its degrees of freedom."""
-        of_encoders = [self._repeats(name, tasks).mean(axis=1) for name in self.predictions]
-        freedom = sum(len(seeds) - 1 for seeds in of_encoders)
-        return 2 * sum(((each - each.mean()) ** 2).sum() for each in of_encoders) / freedom, freedom
+    def _shared(
+        self, pair: Sequence[str], seeds: pd.Index, tasks: Sequence[str]
+    ) -> tuple[float, int]:
+        """Variance of the difference of two rows with one seed each, and its degrees of freedom.
+
+        Of the pair and all rows of few seeds, as the residual of a two-way analysis, row and seed:
+        what a seed does to all rows, such as its initial weights, is in no difference. Beside a
+        single set of weights nothing cancels: there it is the variance between the seeds of a row.
+        """
+        of_rows = {name: self._repeats(name, tasks).mean(axis=1) for name in self.predictions}
+        if any(len(of_rows[name]) == 1 for name in pair):
+            between = [each - each.mean() for each in of_rows.values()]
+            freedom = sum(len(each) - 1 for each in between)
+            return sum((each**2).sum() for each in between) / freedom, freedom
+        few = [name for name, each in of_rows.items() if len(each) < FEWEST_SEEDS or name in pair]
+        table = pd.DataFrame({name: of_rows[name].reindex(seeds) for name in few}).dropna(axis=1)
+        residual = table - table.mean()
+        residual = residual.sub(residual.mean(axis=1), axis=0)
+        freedom = (table.shape[0] - 1) * (table.shape[1] - 1)
+        return 2 * (residual**2).sum().sum() / freedom, freedom
 
     def _apart(self, encoder: str, other: str, task: str, seeds: pd.Index) -> pd.DataFrame:
         """What each recording of a task adds to the difference: (R, seeds and repeats)."""

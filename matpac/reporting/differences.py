@@ -16,8 +16,8 @@ ELSEWHERE = (
 )
 PAIRED = (
     "Minus {base}: paired by seed and test clip; ± covers other seeds (of one seed: other repeats "
-    "of the probe; of two: with the spread of all rows) and other test recordings; *: not 0 at "
-    "5 %, after Holm over the tasks."
+    "of the probe; of two: with what neither row nor seed explains of all such rows) and other "
+    "test recordings; *: not 0 at 5 %, after Holm over the tasks."
 )
 EQUIVALENCE = (
     "Minus reported: equivalent: within one point (two one-sided t-tests, 5 %); different: not 0 "

@@ -60,27 +60,51 @@ def test_a_difference_by_hand() -> None:
     found = comparisons(tables).difference("run", "base", ["a"])
     # By recording and seed 1 once, else 0: an analysis of variance has mean squares 1/8 between
     # seeds, recordings (three degrees of freedom) and of the rest (three); the variance of the
-    # mean of eight is (1/8 + 1/8 - 1/8) / 8. Between two seeds the spread is that of both rows,
-    # with a degree of freedom each: scores 1/2, 1/2 and 3/4, 1/2 happen to give the same 1/8.
-    total, freedom = 1 / 64, 1 / (1 / 2 + 1 / 3 + 1 / 3)
+    # mean of eight is (1/8 + 1/8 - 1/8) / 8. No other row has two seeds: there is nothing to share.
+    total, freedom = 1 / 64, 1 / (1 + 1 / 3 + 1 / 3)
     assert found.value == pytest.approx(1 / 8)
     assert found.ci95 == pytest.approx(stats.t.ppf(0.975, freedom) * total**0.5)
     assert found.p == pytest.approx(2 * stats.t.sf(0.125 / total**0.5, freedom))
 
 
-def test_two_seeds_have_the_spread_of_all_rows() -> None:
-    def rows(*right: float, num_clips: int = 1000) -> pd.DataFrame:
-        told = [np.arange(num_clips) < num_clips * each for each in right]
-        return pd.concat([predictions(each, seed=s) for s, each in enumerate(told)])
+def rows(*right: float, num_clips: int = 10_000) -> pd.DataFrame:
+    """A row with these scores, by seed; so many clips that recordings add next to nothing."""
+    told = [np.arange(num_clips) < round(num_clips * each) for each in right]
+    return pd.concat([predictions(each, seed=s) for s, each in enumerate(told)])
 
-    tables = {"base": rows(0.5, 0.5, 0.6, 0.6), "run": rows(0.6, 0.6), "other": rows(0.3, 0.7)}
+
+def test_rows_of_two_seeds_share_what_neither_row_nor_seed_explains() -> None:
+    """As statsmodels has it; what a seed does to all rows alike widens no difference."""
+    import statsmodels.formula.api as formula
+    from statsmodels.stats.anova import anova_lm
+
+    scores = {"run": (0.62, 0.55), "other": (0.58, 0.54), "third": (0.60, 0.51)}
+    tables = {name: rows(*each) for name, each in scores.items()}
+    tables |= {"base": rows(0.60, 0.54, 0.2, 0.9), "steady": rows(0.1, 0.9, 0.5)}
     found = comparisons(tables).difference("run", "base", ["a"])
-    # Squares 0.01, 0 and 0.08 with 3, 1 and 1 degrees of freedom; recordings add less than a point.
-    between = 2 * (0.01 + 0 + 0.08) / 5
+    long = pd.DataFrame(scores | {"base": (0.60, 0.54)}).stack().rename("y")
+    long = long.rename_axis(["seed", "row"]).reset_index()
+    squares = anova_lm(formula.ols("y ~ C(row) + C(seed)", long).fit())
+    error, freedom = squares.loc["Residual", "mean_sq"], squares.loc["Residual", "df"]
+    assert found.value == pytest.approx(0.015)
+    assert found.ci95 == pytest.approx(stats.t.ppf(0.975, freedom) * error**0.5, rel=0.02)
+    worse = {name: rows(0.3 + first, second) for name, (first, second) in scores.items()}
+    worse |= {"base": rows(0.90, 0.54)}
+    assert comparisons(worse).difference("run", "base", ["a"]).ci95 == pytest.approx(
+        found.ci95, rel=0.02
+    )
+    of_three = comparisons(tables | {"run": rows(0.6, 0.54, 0.2)})
+    assert of_three.difference("run", "base", ["a"]).ci95 < 0.005
+
+
+def test_beside_a_single_set_of_weights_the_seeds_of_all_rows_count() -> None:
+    tables = {"base": rows(0.5, 0.5, 0.6, 0.6), "run": rows(0.6, 0.6), "other": rows(0.3, 0.7)}
+    tables |= {"logmel": rows(0.55)}
+    found = comparisons(tables, fixed=frozenset({"logmel"})).difference("run", "logmel", ["a"])
+    # Squares 0.01, 0 and 0.08 with 3, 1 and 1 degrees of freedom.
+    between = (0.01 + 0 + 0.08) / 5
     assert found.ci95 == pytest.approx(stats.t.ppf(0.975, 5) * (between / 2) ** 0.5, rel=0.02)
     assert not found.significant
-    seeds_of_three = comparisons(tables | {"run": rows(0.6, 0.6, 0.7)})
-    assert seeds_of_three.difference("run", "base", ["a"]).ci95 < 0.05
 
 
 def test_variances_are_those_of_an_analysis_of_variance() -> None:
