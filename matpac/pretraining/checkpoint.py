@@ -75,9 +75,10 @@ class Checkpoints:
             self._claimed.close()
 
     def others(self) -> list[Path]:
-        """Folders of the same run with states of another fingerprint."""
-        found = {path.parent for path in self.folder.parent.glob(f"*/{STATES}.pt")}
-        return sorted(found - {self.folder})
+        """Folders with states of the same run, but of other parameters, data or code."""
+        newest = {path.parent: path for path in sorted(self.folder.parent.glob(f"*/{STATES}.pt"))}
+        newest.pop(self.folder, None)
+        return [folder for folder, path in newest.items() if not self._of_another_seed(path)]
 
     def due(self) -> bool:
         """Whether it is time for the next state."""
@@ -156,6 +157,15 @@ class Checkpoints:
         if differences := self.identity.differences(Identity(**state["identity"])):
             raise ValueError("\n  ".join([f"{path}: belongs to another run:", *differences]))
         return state
+
+    def _of_another_seed(self, path: Path) -> bool:
+        """Whether it is this run's state but for the seed: nothing that anybody would remove."""
+        try:
+            there = states.describe(path).identity
+        except (OSError, ValueError):
+            return False
+        apart = self.identity.differences(there)
+        return len(apart) == 1 and apart[0].startswith("pretrain.seed:")
 
     def _put_aside(self, step: int) -> None:
         """Moves later states out of the way: they would pass for newer than those to come."""

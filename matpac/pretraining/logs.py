@@ -95,7 +95,7 @@ def _before(path: Path, step: int) -> list[str]:
     return kept
 
 
-class Flushed(NamedTuple):
+class LogRows(NamedTuple):
     """Rows that were written together."""
 
     log: list[list[float]]
@@ -124,14 +124,14 @@ class LogWriter:
         """Takes the measurements of one step."""
         self.rows.append((step, at, measured))
 
-    def flush(self, *, everything: bool = True) -> Flushed:
+    def flush(self, *, everything: bool = True) -> LogRows:
         """Writes what was gathered, for which it waits for the device.
 
         Args: everything: False: only if enough rows are there for it to be worth the wait.
         Returns: what it wrote, or would have; mostly nothing.
         """
         if not self.rows or not (everything or len(self.rows) >= STEPS_BETWEEN_FLUSHES):
-            return Flushed([], [])
+            return LogRows([], [])
         rows, self.rows = self.rows, []
         losses = torch.stack([m.losses for _, _, m in rows]).tolist()
         log = [
@@ -148,7 +148,7 @@ class LogWriter:
         if self.board is not None:
             self._show(self.board, log, collapse, rows)
         self.note = f"loss {losses[-1][2]:.3f}"
-        return Flushed(log, collapse)
+        return LogRows(log, collapse)
 
     @staticmethod
     def _show(

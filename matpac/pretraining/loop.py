@@ -16,7 +16,7 @@ from matpac.pretraining.batches import Batch, Batches, loader
 from matpac.pretraining.board import FOLDER, Board
 from matpac.pretraining.checkpoint import Checkpoints
 from matpac.pretraining.logs import Logs, LogWriter
-from matpac.pretraining.monitor import Watch
+from matpac.pretraining.monitor import Monitor
 from matpac.pretraining.plan import Plan
 from matpac.pretraining.run import Job, finish, prepare, write_encoder
 from matpac.pretraining.throughput import metered
@@ -64,7 +64,7 @@ def _train(job: Job) -> dict[str, Any]:
         Board(job.checkpoints / FOLDER, first) if shown else nullcontext() as board,
     ):
         writer = LogWriter(logs if main else None, plan.steps_per_epoch, board)
-        watch = Watch(job.name, trainer, batches, plan, progress)
+        monitor = Monitor(job.name, trainer, batches, plan, progress)
         for step, batch in enumerate(data, start=first):
             if step in on_the_way:
                 write_encoder(job, trainer, on_the_way[step])
@@ -74,16 +74,16 @@ def _train(job: Job) -> dict[str, Any]:
             writer.add(step, at, trainer.step(batch, step, at, measure=measure))
             stop, due = distributed.all_max(interrupted(), main and checkpoints.due())
             saving = due or last or stop
-            lost = watch.look(writer.flush(everything=bool(saving)), writer.note)
+            failure = monitor.look(writer.flush(everything=bool(saving)), writer.note)
             progress.update()
             updated()
-            if saving or lost:
-                save(batches, trainer, checkpoints, logs, lost.step if lost else step + 1)
-            if last or stop or lost:
+            if saving or failure:
+                save(batches, trainer, checkpoints, logs, failure.step if failure else step + 1)
+            if last or stop or failure:
                 checkpoints.wait()
                 distributed.wait_for_all()  # the end of one process would end the first's writing
-            if lost:
-                raise RuntimeError(f"{job.name}: {lost.reason}\nits state is saved")
+            if failure:
+                raise RuntimeError(f"{job.name}: {failure.reason}\nits state is saved")
             if stop:
                 raise Interrupted(f"{job.name}: stopped after step {step}; state saved", stop)
     return finish(job, trainer, logs, batches, total_steps) if main else {}

@@ -6,12 +6,12 @@ from matpac.core.progress import Progress
 from matpac.pretraining import nonfinite
 from matpac.pretraining.alarm import Alarm
 from matpac.pretraining.batches import Batches
-from matpac.pretraining.logs import LOG, Flushed
+from matpac.pretraining.logs import LOG, LogRows
 from matpac.pretraining.plan import Plan
 from matpac.pretraining.trainer import LOSSES, Trainer
 
 
-class Lost(NamedTuple):
+class Failure(NamedTuple):
     """Why a run must stop."""
 
     step: int
@@ -19,8 +19,8 @@ class Lost(NamedTuple):
     reason: str
 
 
-class Watch:
-    """Watches one run; all processes of it look together.
+class Monitor:
+    """Monitors one run; all processes of it look together.
 
     Args:
         name: of the run.
@@ -36,15 +36,15 @@ class Watch:
         warmup_steps = pretrain.warmup_epochs * plan.steps_per_epoch
         self.alarm = Alarm(trainer.run, warmup_steps=warmup_steps)
 
-    def look(self, flushed: Flushed, note: str) -> Lost | None:
+    def look(self, rows: LogRows, note: str) -> Failure | None:
         """Takes what was logged, says what is wrong with it, and shows ``note`` with it.
 
         Returns: None, or why to stop.
         """
-        if not flushed.log:
+        if not rows.log:
             return None
         failed = self.trainer.failed_at()
-        for step, measured in flushed.diagnostics:
+        for step, measured in rows.diagnostics:
             if failed is None or step < failed:
                 for line in self.alarm.look(step, measured):
                     self.progress.say(f"{self.name}: {line}")
@@ -53,18 +53,18 @@ class Watch:
         if skipped := int(self.trainer.skipped):
             note += f", {skipped} updates skipped (float16)"
         self.progress.note = note
-        done = int(flushed.log[-1][0]) + 1
+        done = int(rows.log[-1][0]) + 1
         if failed is not None:
-            return Lost(failed, self._not_finite(failed, flushed))
+            return Failure(failed, self._not_finite(failed, rows))
         if self.trainer.scaler.is_enabled() and self.trainer.scaler.get_scale() < 1:
             reason = "float16 gradients overflow at any scale; pretrain.precision bfloat16 has more"
-            return Lost(done, f"{reason} range")
+            return Failure(done, f"{reason} range")
         if ringing and self.trainer.run.pretrain.on_collapse == "stop":
-            return Lost(done, f"collapse: {', '.join(ringing)} (pretrain.on_collapse is stop)")
+            return Failure(done, f"collapse: {', '.join(ringing)} (pretrain.on_collapse is stop)")
         return None
 
-    def _not_finite(self, step: int, flushed: Flushed) -> str:
-        values = next((row for row in flushed.log if row[0] == step), [])
+    def _not_finite(self, step: int, rows: LogRows) -> str:
+        values = next((row for row in rows.log if row[0] == step), [])
         named = dict(zip(LOG, values, strict=False))
         losses = ", ".join(f"{name} {named[name]:.4g}" for name in LOSSES if name in named)
         found = nonfinite.describe(self.trainer, self.batches, step, self.plan.at(step))

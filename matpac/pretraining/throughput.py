@@ -111,7 +111,7 @@ def estimate(run: ResolvedRun, *, updates: int, rate: Rate | None, processes: in
     else:
         together = rate.clips_per_s * processes
         needed = timedelta(seconds=round(updates * batch / together))
-        took = f"about {needed} h on {where} (measured: {together:,.4g} clips/s)"
+        took = f"about {needed} on {where} (measured: {together:,.4g} clips/s)"
     return f"{updates:,} updates of {batch:,} clips; {took}"
 
 

@@ -462,8 +462,11 @@ def project(bulk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict
     return tiny.make_project(bulk, tmp_path, base={}, k6=k6)
 
 
-def test_two_seeds_give_two_encoders(project: dict, tmp_path: Path) -> None:
+def test_two_seeds_give_two_encoders(
+    project: dict, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     results = pretrain.pretrain("k6", project)
+    assert "afresh" not in capsys.readouterr().out, "another seed's states were taken for left over"
     data = tmp_path / "data/tiny"
     assert list(results) == ["seed_3", "seed_4"]
     assert files.read_json(data / "metrics/pretrain/k6.json") == results

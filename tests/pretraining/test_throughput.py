@@ -61,9 +61,9 @@ def test_an_estimate() -> None:
     run = tiny.run(pretrain={"batch_size": 4})
     asked = {"updates": 1500, "processes": 2}
     assert throughput.estimate(run, rate=Rate(100.0, "run"), **asked) == (
-        "1,500 updates of 4 clips; about 0:00:30 h on 2 x card (measured: 200 clips/s)"
+        "1,500 updates of 4 clips; about 0:00:30 on 2 x card (measured: 200 clips/s)"
     )
-    assert "about 2 days, 8:00:00 h on" in throughput.estimate(
+    assert "about 2 days, 8:00:00 on" in throughput.estimate(
         run, rate=Rate(1.0, "run"), updates=50_400, processes=1
     )
     assert throughput.estimate(run, rate=None, **asked) == (
@@ -89,7 +89,7 @@ def test_a_run_is_told_and_timed(
             updated()
     progress.close()
     assert "tiny: 40 updates of 4 clips" in (said := capsys.readouterr().out)
-    assert "about 0:01:20 h on 1 x card (measured: 2 clips/s)" in said
+    assert "about 0:01:20 on 1 x card (measured: 2 clips/s)" in said
     # 30 updates of 4 clips since the tenth, and a look at the end.
     assert throughput.recall(job.stores, job.run) == Rate(30 * 4 / 15.5, "run")
 
