@@ -23,8 +23,8 @@ from matpac.cli.embed import Summary, rows
 from matpac.encoders import hub
 from matpac.encoders.interface import WaveEncoder, list_audio
 from matpac.probing.identity import identity
+from matpac.probing.knn import nearest
 from matpac.probing.task import Inputs
-from matpac.reporting.embedding_space import nearest
 
 FEWEST = 2
 """Sounds to search in: one has no variance."""

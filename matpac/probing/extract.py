@@ -11,9 +11,11 @@ again, be it parts of an extraction that was killed. Parts are the same for any 
 and so are the numbers. Shapes: N clips of a data set, D embedding size.
 """
 
+import math
 import pickle
 import shutil
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +53,12 @@ def extract(
     path = folder / f"{key}.npy"
     if not _is_finished(path):
         if num_processes is None:
-            parts = -(-len(embedder) // part_clips)
-            num_processes = _num_processes(embedder, name, parts)
-        work = embedder, path, described, part_clips
-        distributed.launch(_compute, *work, num_processes=num_processes)
+            num_processes = _num_processes(embedder, name, -(-len(embedder) // part_clips))
+        # Two tasks that are probed side by side may be of the same clips.
+        lock = files.locked(folder / f".{key}.lock", "embeds the same clips", wait_s=math.inf)
+        with nullcontext() if distributed.is_joined() else lock:
+            work = embedder, path, described, part_clips
+            distributed.launch(_compute, *work, num_processes=num_processes)
     return _open(path, described)
 
 

@@ -56,34 +56,37 @@ def _scored(
     task: Task, inputs: Inputs, train: np.ndarray, part: np.ndarray
 ) -> list[tuple[float, int]]:
     """For every k, the score and over how many classes."""
-    votes = torch.cat(
-        [
-            _votes(similar, task.wanted(found.flatten().numpy()).unflatten(0, found.shape))
-            for rows in windows(part)
-            for similar, found in zip(*_nearest(inputs, train, rows), strict=True)
-        ]
-    )
-    targets = task.of(part).cpu().numpy()
-    return [score(votes[:, i].cpu().numpy(), targets) for i in range(len(NEIGHBOURS))]
+    votes = []
+    for rows in windows(part):
+        cosines, found = nearest(inputs, train, inputs[rows], max(NEIGHBOURS))
+        for at in range(0, len(rows), VOTING):
+            voting = found[at : at + VOTING]
+            wanted = task.wanted(voting.flatten()).unflatten(0, voting.shape)  # (B, K, C)
+            votes.append(_votes(cosines[at : at + VOTING], wanted))
+    of_clips, targets = torch.cat(votes).cpu().numpy(), task.of(part).cpu().numpy()
+    return [score(of_clips[:, i], targets) for i in range(len(NEIGHBOURS))]
 
 
-def _nearest(
-    inputs: Inputs, train: np.ndarray, part: np.ndarray
-) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """Cosines with the nearest training clips (B, K), falling, and their rows (B, K), in pieces.
+def nearest(
+    inputs: Inputs, among: np.ndarray, asked: Tensor, number: int
+) -> tuple[Tensor, np.ndarray]:
+    """The rows with the largest cosines to some vectors: all are compared, a window at a time.
 
-    Neither part is held as a whole: the training part is read again for every window of the other.
+    Args:
+        inputs: standardised embeddings; among: rows of them.
+        asked: (B, D), standardised in the same way.
+        number: K, of neighbours; fewer if there are not as many rows.
+    Returns: cosines (B, K), falling, and the rows (B, K).
     """
-    asked = F.normalize(inputs[part])  # (B, D)
-    similarity = asked.new_zeros(len(part), 0)
-    nearest = torch.zeros(len(part), 0, dtype=torch.long)
-    for rows in windows(train):
-        found = asked @ F.normalize(inputs[rows]).T  # (B, W)
-        both = torch.cat([similarity, found], dim=1)
-        similarity, at = both.topk(min(max(NEIGHBOURS), both.shape[1]))
-        known = torch.cat([nearest, torch.from_numpy(rows).expand(len(part), -1)], dim=1)
-        nearest = known.gather(1, at.cpu())
-    return similarity.split(VOTING), nearest.split(VOTING)
+    asked = F.normalize(asked)
+    cosines = asked.new_zeros(len(asked), 0)
+    found = torch.zeros(len(asked), 0, dtype=torch.long)
+    for rows in windows(among):
+        both = torch.cat([cosines, asked @ F.normalize(inputs[rows]).T], dim=1)  # (B, K + W)
+        cosines, at = both.topk(min(number, both.shape[1]))
+        known = torch.cat([found, torch.from_numpy(rows).expand(len(asked), -1)], dim=1)
+        found = known.gather(1, at.cpu())
+    return cosines, found.numpy()
 
 
 def _votes(similarity: Tensor, wanted: Tensor) -> Tensor:

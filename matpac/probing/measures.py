@@ -33,35 +33,37 @@ def measures(task: Task) -> dict[str, float]:
     to length 1: what all clips share would hide the rest.
     """
     every = np.arange(len(task.features))
-    inputs = Inputs(task.features, every)
+    inputs, gram = Inputs(task.features, every), gram_matrix(task.features)
     few = every[:: math.ceil(len(every) / PAIRED)]
     return {
-        "rankme": rankme(task.features),
-        "alpha_req": alpha_req(task.features),
+        "rankme": rankme(task.features, gram),
+        "alpha_req": alpha_req(task.features, gram),
         "uniformity": uniformity(F.normalize(inputs[few].double())),
         "alignment": alignment(task, inputs),
     }
 
 
-def rankme(features: Tensor) -> float:
+def rankme(features: Tensor, gram: Tensor | None = None) -> float:
     """exp of the entropy of the normalised singular values of the embeddings, 1 to D.
 
-    Args: features: one row per clip, not centred, (N, D).
+    Args: features: one row per clip, not centred, (N, D); gram: theirs, if it is known.
     """
-    singular = torch.linalg.eigvalsh(_gram(features)).clamp(min=0).sqrt()
+    gram = gram_matrix(features) if gram is None else gram
+    singular = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
     return float(torch.special.entr(singular / singular.sum().clamp(min=1e-12)).sum().exp())
 
 
-def alpha_req(features: Tensor) -> float:
+def alpha_req(features: Tensor, gram: Tensor | None = None) -> float:
     """Exponent of the power law, rank ** -alpha, of the covariance's eigenvalues.
 
     Fitted by least squares of the logarithms to those from `FIRST` to `LAST`, of less than half of
     min(N, D); NaN where fewer than three are left.
 
-    Args: features: one row per clip, (N, D).
+    Args: features: one row per clip, (N, D); gram: theirs, if it is known.
     """
+    gram = gram_matrix(features) if gram is None else gram
     mean = features.double().mean(dim=0)
-    covariance = _gram(features) / len(features) - mean.outer(mean)
+    covariance = gram / len(features) - mean.outer(mean)
     last = min(LAST, min(features.shape) // 2)
     values = torch.linalg.eigvalsh(covariance).flip(0)[FIRST - 1 : last]
     values = values[values > 1e-12 * covariance.trace()]
@@ -101,7 +103,7 @@ def alignment(task: Task, inputs: Inputs) -> float:
     return float((2 * squares - 2 * products).mean()) if some.any() else math.nan
 
 
-def _gram(features: Tensor) -> Tensor:
+def gram_matrix(features: Tensor) -> Tensor:
     """Sums of products, (D, D) in double; the embeddings are read a window at a time."""
     gram = torch.zeros(2 * (features.shape[1],), dtype=torch.float64, device=features.device)
     for window in features.split(ROWS_AT_ONCE):

@@ -10,6 +10,7 @@ Shapes: N clips of a task, D embedding size, C labels.
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -129,6 +130,11 @@ def _each(work: Sequence[tuple[ProbeParams, Features, str]]) -> Iterator[Scores]
     with ProcessPoolExecutor(count, mp_context=context, initializer=_begin, initargs=here) as pool:
         try:
             yield from pool.map(_alone, work)
+        except BrokenProcessPool as error:
+            raise RuntimeError(
+                f"one of {count} processes was killed, most often because memory ran out; what is "
+                "embedded is kept: run the stage again, with LOKY_MAX_CPU_COUNT=1 task by task"
+            ) from error
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 

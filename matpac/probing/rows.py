@@ -53,7 +53,9 @@ def list_features(params: ProbeParams, name: str) -> list[Features]:
     if wanted.kind == "logmel_statistics":
         return [Features(name, seed, None)]
     if wanted.kind == "random":
-        return [Features(name, s, random_encoder(params, s)) for s in wanted.seeds or [seed]]
+        return [
+            Features(name, s, random_encoder(params, "base", s)) for s in wanted.seeds or [seed]
+        ]
     return [Features(name, seed, encoder_of(params, wanted), users_code(wanted))]
 
 
@@ -95,11 +97,12 @@ def users_code(wanted: EncoderConfig) -> str:
     return hashlib.sha256(said.encode()).hexdigest()
 
 
-def random_encoder(params: ProbeParams, seed: int) -> AudioEncoder:
-    """The base model before its first update, with the normalisation of the pretraining corpora."""
+def random_encoder(params: ProbeParams, run: str, seed: int) -> AudioEncoder:
+    """A run's model before its first update, with the normalisation of the pretraining corpora."""
     path = paths.small(params) / "logmel" / "pretraining.json"
     index = files.read_json(paths.made(path, params.profile, "logmel"))
     torch.manual_seed(seed)
-    student = Student(params.model, index["front_end"]["num_mels"])
+    model = config.resolve(params, run).model
+    student = Student(model, index["front_end"]["num_mels"])
     constants = index["normalisation"]
     return frozen(student, index["front_end"], mean=constants["mean"], std=constants["std"])

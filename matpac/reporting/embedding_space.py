@@ -13,16 +13,15 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from matpac.audio import logmel, reading
 from matpac.data import manifests
 from matpac.encoders.frozen import AudioEncoder
-from matpac.pretraining import config
 from matpac.probing.config import ProbeParams
+from matpac.probing.knn import nearest as nearest
 from matpac.probing.probe import load_task
 from matpac.probing.rows import Features, list_features, on_the_way, random_encoder
-from matpac.probing.task import Inputs, Task, windows
+from matpac.probing.task import Task
 from matpac.reporting.plots import STYLE
 
 if TYPE_CHECKING:
@@ -54,8 +53,7 @@ def opened(params: ProbeParams, run: str, task: str) -> Look:
     Raises: ValueError for a task of several labels per clip; as `list_features` and `load_task`.
     """
     end = list_features(params, run)[0]
-    model = config.resolve(params, run, seed=end.seed).model
-    start = random_encoder(params.model_copy(update={"model": model}), end.seed)
+    start = random_encoder(params, run, end.seed)
     kept = [each for each in on_the_way(params, run) if each.seed == end.seed and each.fraction]
     encoders = [end._replace(encoder=start, fraction=0.0), *kept, end]
     loaded = [load_task(params, each, task) for each in encoders]
@@ -74,23 +72,6 @@ def recording(params: ProbeParams, task: str, clip: pd.Series, *, rate: int = 16
 
 
 # ------------------------------------------------------------------------- the space of clips
-
-
-def nearest(
-    inputs: Inputs, among: np.ndarray, asked: Tensor, number: int
-) -> tuple[Tensor, np.ndarray]:
-    """The rows with the largest cosines to some vectors: all are compared.
-
-    Args:
-        inputs: standardised embeddings, read a window at a time; among: rows of them.
-        asked: (B, D), standardised in the same way.
-        number: K, of neighbours; fewer if there are not as many rows.
-    Returns: cosines (B, K), falling, and the rows (B, K).
-    """
-    asked = F.normalize(asked)
-    cosines = torch.cat([asked @ F.normalize(inputs[rows]).T for rows in windows(among)], dim=1)
-    largest, at = cosines.topk(min(number, len(among)))
-    return largest, among[at.cpu().numpy()]
 
 
 def standardised(task: Task) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Embeddings of a data set: parts, processes, what a killed extraction left, whose they are."""
 
 import json
+import multiprocessing
 import pickle
 import subprocess
 import sys
@@ -98,6 +99,23 @@ def test_two_processes_share_the_parts_and_change_no_number(
     assert len(written) == 6, "this process only waits"
     assert np.array_equal(one, two)
     assert len(list((tmp_path / "two").glob("[!.]*"))) == 2
+
+
+def test_two_tasks_of_the_same_clips_are_embedded_once(
+    encoder: AudioEncoder, store: Store, tmp_path: Path
+) -> None:
+    """They are probed side by side, in processes of their own."""
+    run = multiprocessing.get_context("fork").Process
+    options = {"name": "base", "part_clips": 2}
+    begun = [run(target=extract, args=(Stored(encoder, store), tmp_path), kwargs=options)]
+    begun += [run(target=extract, args=(Stored(encoder, store), tmp_path), kwargs=options)]
+    for each in begun:
+        each.start()
+    for each in begun:
+        each.join()
+    assert [each.exitcode for each in begun] == [0, 0]
+    found = extract(Stored(encoder, store), tmp_path, **options)
+    np.testing.assert_allclose(found, alone(encoder, store), **CLOSE)
 
 
 KILLED = """

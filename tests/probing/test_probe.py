@@ -41,7 +41,7 @@ def linear(params: Params, features: Features, task: str) -> pd.DataFrame:
 
 
 def test_the_random_encoder_is_the_base_run_before_its_first_update(params) -> None:
-    ours = rows.random_encoder(params, params.pretrain.seed)
+    ours = rows.random_encoder(params, "base", params.pretrain.seed)
     index = files.read_json(paths.small(params) / "logmel" / "pretraining.json")
     mean, std = (index["normalisation"][name] for name in ("mean", "std"))
     started = Trainer(config.resolve(params, "base"), 80, mean=mean, std=std).student

@@ -35,7 +35,7 @@ def test_a_run_is_opened_from_its_own_start_to_its_end(params: Params) -> None:
         np.testing.assert_allclose(space[train].mean(axis=0), 0, atol=1e-4)
         np.testing.assert_allclose(space[train].std(axis=0), 1, atol=1e-4)
     torch.manual_seed(0)
-    begun = embedding_space.random_encoder(params, 0).state_dict()
+    begun = embedding_space.random_encoder(params, "base", 0).state_dict()
     for name, tensor in look.encoders[0].encoder.state_dict().items():
         assert torch.equal(tensor, begun[name])
     # A run of the same weights in the encoder, though other prototypes, starts there, too.
