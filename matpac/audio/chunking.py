@@ -27,6 +27,7 @@ class Cutting(Protocol):
     piece_hop: int
     min_samples: int
     reflect: int
+    fills: bool
 
 
 def pieces(source: Audio, cutting: Cutting, *, sample_rate: int | None = None) -> Iterator[Tensor]:
@@ -37,7 +38,7 @@ def pieces(source: Audio, cutting: Cutting, *, sample_rate: int | None = None) -
         cutting: the encoder.
     Returns: waveforms (S,), float32 on the CPU, all ``piece_samples`` long but the last.
     Raises: FileNotFoundError; ValueError naming what is wrong with the audio, or that it is shorter
-        than ``min_samples``.
+        than ``min_samples``, unless the encoder fills it up.
     """
     name, blocks = _blocks(source, cutting.sample_rate, sample_rate)
     received = [0]
@@ -158,11 +159,13 @@ def _reflected(blocks: Iterable[Tensor], reflect: int) -> Iterator[Tensor]:
 def _cut(blocks: Iterable[Tensor], cutting: Cutting) -> Iterator[Tensor]:
     """Pieces of a stream; what is left in the end is one, too, if it is long enough."""
     hop = cutting.piece_hop or cutting.piece_samples
-    waiting = torch.zeros(0)
+    waiting, whole = torch.zeros(0), True
     for block in blocks:
         waiting = torch.cat([waiting, block])
         while len(waiting) >= cutting.piece_samples:
             yield waiting[: cutting.piece_samples].clone()
-            waiting = waiting[hop:]
+            waiting, whole = waiting[hop:], False
     if len(waiting) >= cutting.min_samples:
         yield waiting.clone()
+    elif cutting.fills and whole and len(waiting):
+        yield torch.cat([waiting, waiting.new_zeros(cutting.min_samples - len(waiting))])

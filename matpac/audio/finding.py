@@ -13,6 +13,8 @@ CONTAINERS = (".tar", ".parquet")
 """Of audio, which stay packed."""
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 """Their members cannot be reached one by one."""
+SHOWN = 4
+"""Other extensions that are named."""
 
 
 @dataclass
@@ -29,7 +31,10 @@ class AudioFolder:
     @property
     def left_out(self) -> str:
         """What is not among ``names``, in a line; "" if nothing is."""
-        counts = [f"{number} {kind or 'without'}" for kind, number in self.others.most_common()]
+        kinds = self.others.most_common()
+        counts = [f"{number} {kind or 'without'}" for kind, number in kinds[:SHOWN]]
+        if more := sum(number for _, number in kinds[SHOWN:]):
+            counts.append(f"{more} more")
         files = [f"files of other extensions: {', '.join(counts)}"] if counts else []
         return "; ".join(files + self.refused)
 

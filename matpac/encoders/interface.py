@@ -58,6 +58,8 @@ class WaveEncoder(nn.Module, ABC):
     """Shortest waveform taken; what is left of a clip after its last piece is less than this."""
     reflect: int = 0
     """Samples mirrored at both ends of a *clip* before it is cut, as a centred STFT wants it."""
+    fills: bool = False
+    """Whether a clip shorter than ``min_samples`` gets silence behind it instead of an error."""
     num_layers: int = 1
     """How many layers `columns` can give."""
     precision: Precision = "float32"
@@ -167,7 +169,8 @@ class WaveEncoder(nn.Module, ABC):
             return next(iter(self.heads.values()))
         if name not in self.heads:
             there = ", ".join(self.heads) or "none; matpac.load(..., head=FILE) brings one"
-            raise ValueError(f"head: got {name!r}, allowed: {there}")
+            got = repr(name) if name else "none"
+            raise ValueError(f"head: got {got}, allowed: {there}")
         return self.heads[name]
 
     def add_head(self, name: str, head: Head) -> None:

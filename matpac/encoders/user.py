@@ -21,8 +21,8 @@ HEAR_PIECE_S = 30
 """Seconds given to a HEAR model at once; the API allows 20 minutes, a GPU's memory may not."""
 
 HEAR_LEAST_S = 0.1
-"""Seconds of the shortest clip, and of what is still a piece at the end of a longer one: less than
-a window of its own is an error in most models, and a clip of 30 s is often a few samples longer."""
+"""Seconds that a shorter clip is filled up to (UrbanSound8K has some), and of what is still a piece
+at the end of a longer one, often a few samples: less than a window is an error in most models."""
 
 
 def from_function(where: str, weights: Path | None = None) -> WaveEncoder:
@@ -71,7 +71,7 @@ class HearEncoder(WaveEncoder):
         self.sample_rate = int(model.sample_rate)
         self.width = int(model.timestamp_embedding_size)
         self.piece_samples = HEAR_PIECE_S * self.sample_rate
-        self.min_samples = round(HEAR_LEAST_S * self.sample_rate)
+        self.min_samples, self.fills = round(HEAR_LEAST_S * self.sample_rate), True
         self.requires_grad_(False)
         self.eval()
 

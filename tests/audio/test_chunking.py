@@ -23,6 +23,7 @@ class Cut:
     piece_hop: int = 0
     min_samples: int = 1
     reflect: int = 0
+    fills: bool = False
 
 
 def noise(num_samples: int, *, seed: int = 0) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Which files of a folder are its audio: the same ones for every route."""
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,12 @@ def test_links_are_followed_once_and_hidden_files_passed_over(folder: Path) -> N
     assert found.names == NAMES
     assert found.left_out == "files of other extensions: 2 .m4a, 1 without, 1 .txt"
     assert sorted(finding.walk(folder)) == sorted([*NAMES, "README", "f.m4a", "g.m4a", "notes.txt"])
+
+
+def test_of_many_extensions_the_most_frequent_are_named() -> None:
+    others = Counter({".txt": 9, ".mid": 5, ".m4a": 4, "": 3, ".png": 2, ".pdf": 1})
+    told = "files of other extensions: 9 .txt, 5 .mid, 4 .m4a, 3 without, 3 more"
+    assert finding.AudioFolder(others=others).left_out == told
 
 
 def test_every_route_sees_the_same_files(folder: Path, tmp_path: Path) -> None:

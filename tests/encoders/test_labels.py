@@ -179,11 +179,11 @@ def test_clips_lists_folders_and_time(encoder: Pretrained, tmp_path: Path) -> No
 
 
 def test_errors(encoder: Pretrained, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"head: got None, allowed: none; matpac.load"):
+    with pytest.raises(ValueError, match=r"head: got none, allowed: none; matpac.load"):
         encoder.label(wave(), sample_rate=16000)
     encoder.add_head("one", made())
     encoder.add_head("two", made())
-    with pytest.raises(ValueError, match="head: got None, allowed: one, two"):
+    with pytest.raises(ValueError, match="head: got none, allowed: one, two"):
         encoder.label(wave(), sample_rate=16000)
     with pytest.raises(ValueError, match="head narrow: got one of 8 numbers, allowed: 32"):
         encoder.add_head("narrow", made(width=8))
