@@ -33,6 +33,7 @@ from matpac.reporting.results import of_probe
 from matpac.reporting.statistics import summary
 
 PAPER = "https://arxiv.org/abs/2502.12031"
+LIBRARY = "matpac"
 TAGS = ["audio", "feature-extraction", "self-supervised-learning", "matpac"]
 TEMPLATE = Path(__file__).with_name("model_card.jinja")
 SIZES = ("crop_frames", "patch_size", "mask_ratio", "positions", "encoder_width", "encoder_depth")
@@ -75,8 +76,11 @@ def release(
     encoder = load_encoder(paths.made(folder, params.profile, "pretrain", run))
     facts = gather(params, run, seed, encoder) | {"licence": licence} | dict(told or {})
     text = card(facts)
+    readme = out / "README.md"
+    if readme.exists() and f"library_name: {LIBRARY}" not in readme.read_text("utf-8", "replace"):
+        raise ValueError(f"{readme}: is no card of this library; give a folder without it")
     out.mkdir(parents=True, exist_ok=True)
-    with files.replacing(out / "README.md") as temporary:
+    with files.replacing(readme) as temporary:
         temporary.write_text(text, "utf-8")
     shutil.rmtree(out / heads.FOLDER, ignore_errors=True)
     released = Pretrained(encoder)
@@ -89,7 +93,7 @@ def release(
 def card(facts: dict[str, Any]) -> str:
     """The model card, with the metadata that the Hub reads."""
     metadata = ModelCardData(
-        library_name="matpac",
+        library_name=LIBRARY,
         tags=TAGS,
         pipeline_tag="feature-extraction",
         license=facts["licence"] or None,

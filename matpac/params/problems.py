@@ -32,6 +32,8 @@ def _names(sections: dict[str, Any]) -> Iterator[str]:
                 yield f"{section}: {name!r} is named twice"
     if runs and "base" not in runs:
         yield "runs: no 'base', the reference of every comparison"
+    if "model" in _mapping(runs, "base"):  # which the stage of a random encoder does not read
+        yield "runs.base.model: got an overlay; the sizes of the base are the section model"
     for name in runs:
         if name in encoders:
             yield f"{name!r} is both in runs and in encoders"

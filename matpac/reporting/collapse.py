@@ -6,7 +6,7 @@ that centering and sharpening are both needed, Sec. IV-C that classification alo
 the entropies mean is explained in `matpac.pretraining.diagnostics`; they are in nats throughout.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,11 +66,12 @@ UNPREDICTED = 1.0  # prediction loss above it: a cosine below 1/2 to the target
 FINAL = 0.1  # share of training that counts as its end
 
 
-def load(profile: str | None = None) -> pd.DataFrame:
+def load(profile: str | None = None, runs: Collection[str] | None = None) -> pd.DataFrame:
     """Training logs of every finished run below ``root()``.
 
     Args:
         profile: whose; None: the profile of ``root()/params.yaml`` if it has logs, else ``smoke``.
+        runs: of those only; what was left of others is not read.
     Returns: one row per (run, seed, step at which diagnostics were measured), sorted, with the
         columns of ``log.csv`` and ``diagnostics.csv`` and ``profile``, ``num_prototypes`` and
         ``rankme``, NaN where none was measured. Losses and gradient norm are means over the steps
@@ -79,7 +80,11 @@ def load(profile: str | None = None) -> pd.DataFrame:
     """
     profile = profile or _profile_with_logs()
     small = paths.root() / "data" / profile
-    found = sorted(small.glob("logs/*/seed_*/diagnostics.csv"))
+    found = [
+        path
+        for path in sorted(small.glob("logs/*/seed_*/diagnostics.csv"))
+        if runs is None or path.parts[-3] in runs
+    ]
     if not found:
         raise FileNotFoundError(
             f"{small / 'logs'}: no training logs; run {paths.command(profile, 'pretrain', 'base')}"

@@ -54,10 +54,9 @@ def figures(params: FiguresParams | dict[str, Any]) -> list[Path]:
     measures.write(results.scores, out)
     figure2(results, out)
     learning_curve(results, read_curves(params), out)
-    logs = collapse.load(params.profile)
+    logs = collapse.load(params.profile, params.runs)
     described = asdict(results.provenance)
     described = {key: described[key] for key in ("profile", "corpus", "parameters")}
-    logs = logs[logs["run"].isin(list(params.runs))]
     collapse.figure(logs, out, described)
     hypotheses.write(logs, out)
     return sorted(out.iterdir())

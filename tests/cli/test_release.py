@@ -74,6 +74,15 @@ def test_the_folder_is_the_runs_encoder(params: Params, tmp_path: Path) -> None:
     assert before == contents(tmp_path / "out")
 
 
+def test_a_readme_of_something_else_is_left_alone(params: Params, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("# A project\n")
+    (tmp_path / "heads").mkdir()
+    with pytest.raises(ValueError, match=r"README\.md: is no card of this library"):
+        release.release("base", params, tmp_path)
+    assert (tmp_path / "README.md").read_text() == "# A project\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "heads"]
+
+
 def test_the_card_says_what_the_files_say(params: Params, tmp_path: Path) -> None:
     facts = release.release("base", params, tmp_path, licence="cc-by-4.0")
     text = (tmp_path / "README.md").read_text()

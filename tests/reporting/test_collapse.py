@@ -98,6 +98,13 @@ def test_load_takes_the_active_profile_only_if_it_has_logs(root: Path) -> None:
     assert set(collapse.load()["profile"]) == {"tiny"}
 
 
+def test_of_a_run_that_is_not_asked_for_nothing_is_read(root: Path) -> None:
+    write_run(root, "base")
+    write_run(root, "k32")
+    (root / "data/tiny/pretrain/k32/seed_0/config.json").unlink()
+    assert set(collapse.load("tiny", ["base"])["run"]) == {"base"}
+
+
 def test_summary_is_the_last_tenth_averaged_over_seeds(root: Path) -> None:
     write_run(root, "own", entropy=1.0)
     write_run(root, "alpha0", entropy=2.0)
