@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,17 @@ def test_what_the_page_says_of_the_rows_beyond_the_paper() -> None:
         row = table.loc[model]
         assert f"{row['average']:+.1f} ± {row['average_ci95']:.1f}" in page
         assert row["average_p"] > 0.05
+
+
+def test_what_the_page_says_of_the_choice() -> None:
+    rows = mini.summary(pd.read_csv(ROOT / "docs" / "bench" / "mini.csv"))
+    assert rows["mean"].idxmax() == "lr 4e-3"
+    page = (ROOT / "docs" / "mini.md").read_text("utf-8").replace("**", "").splitlines()
+    told = [line for line in page if re.search(r"\| \d \| \d\d\.\d \|", line)]
+    assert len(told) == len(rows)
+    for line, (_, row) in zip(told, rows.iterrows(), strict=True):
+        cells = f"| {row['count']:.0f} | {row['mean']:.1f} | {row['std']:.1f} |"
+        assert line.endswith(cells), line
 
 
 def test_what_the_page_says_of_a_quarter_of_an_hour() -> None:
