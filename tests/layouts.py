@@ -162,12 +162,7 @@ def mtt(folder: Path) -> Path:
         [clip, *(int(tag in given) for tag in tags), path] for clip, (path, given) in MTT.items()
     ]
     header = ["clip_id", *tags, "mp3_path"]
-    rows(
-        folder / "annotations_final.csv",
-        [header, *lines],
-        delimiter="\t",
-        quoting=csv.QUOTE_ALL,
-    )
+    rows(folder / "annotations_final.csv", [header, *lines], delimiter="\t", quoting=csv.QUOTE_ALL)
     for clip, (path, given) in MTT.items():
         hz = [{"classical": 400, "rock": 1500}.get(tag, 3000) for tag in given]
         if clip == "35644":

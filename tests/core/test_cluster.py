@@ -89,10 +89,7 @@ def test_the_parameter_is_taken_before_the_variable(
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nonsense", "udp://127.0.0.1:8786"])
 def test_no_scheduler(
-    address: str,
-    local: LocalCluster,
-    texts: dict[Path, str],
-    monkeypatch: pytest.MonkeyPatch,
+    address: str, local: LocalCluster, texts: dict[Path, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is named, and nothing half-open keeps the next client from connecting."""
     with monkeypatch.context() as patch:

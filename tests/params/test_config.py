@@ -1,8 +1,11 @@
 """Parameters: valid ones load, overlays resolve, and one error names everything that is wrong."""
 
 import copy
+import re
 import shutil
 from collections.abc import Iterator
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -53,16 +56,11 @@ def test_shipped_files_load_and_every_overlay_resolves(path: Path) -> None:
         assert config.seeds(params, run)
 
 
-def test_base_is_the_sections_themselves() -> None:
+def test_an_overlay_changes_only_what_it_names() -> None:
     params = parse(Params, smoke.sections())
     base = config.resolve(params, "base").deciding()
     assert base == {name: getattr(params, name).deciding() for name in base}
     assert list(base) == ["model", "objective", "pretrain"]
-
-
-def test_an_overlay_changes_only_what_it_names() -> None:
-    params = parse(Params, smoke.sections())
-    base = config.resolve(params, "base").deciding()
     base["objective"]["centering"] = "none"
     base["objective"]["sharpening"] = False
     assert config.resolve(params, "neither").deciding() == base
@@ -90,17 +88,11 @@ def test_a_stage_reads_its_sections_alone() -> None:
     ]
 
 
-def test_valid_parameters_pass_through() -> None:
+def test_valid_parameters_pass_through_and_are_frozen() -> None:
     params = parse(Params, smoke.sections())
     assert parse(PretrainParams, params) is params
-
-
-def test_parameters_are_frozen() -> None:
-    params = parse(Params, smoke.sections())
     with pytest.raises(ValidationError, match="frozen"):
         params.model.mask_ratio = 0.5
-    with pytest.raises(ValidationError, match="frozen"):
-        params.profile = "other"
 
 
 # -------------------------------------------------------------------------------- errors
@@ -124,172 +116,175 @@ def test_one_error_names_everything() -> None:
     for line in (
         "model.patch_size: missing",
         "model.patchsize: unknown key",
-        "objective.alpha: Input should be less than or equal to 1, got 1.5",
-        "pretrain.learning_rate: Input should be a valid number, got '1e-3', which is text",
-        "pretrain.epochs: Input should be a valid number, got True",
-        "pretrain.precision: Input should be 'float32', 'bfloat16' or 'float16', got 'half'",
+        "objective.alpha: .*got 1.5",
+        "pretrain.learning_rate: .*got '1e-3', which is text",
+        "pretrain.epochs: .*got True",
+        "pretrain.precision: .*got 'half'",
         "logmel: mean and std are both numbers or both null",
-        "probe.epochs: Input should be a valid integer, got 2.5",
-        "tasks: got 'esc5', allowed: names of datasets (embedded, nsynth, fsd50k, esc50)",
+        "probe.epochs: .*got 2.5",
+        f"tasks: got 'esc5', {LISTED}",
         "'k8' is both in runs and in encoders",
         "surplus: unknown key",
+        "runs.Big-Run",
     ):
-        assert line in found
-    assert "runs.Big-Run" in found and len(found.splitlines()) == 12
+        assert re.search(line, found), line
+    assert len(found.splitlines()) == 12
 
 
-@pytest.mark.parametrize(
-    ("section", "change", "line"),
-    [
-        ("model", {"crop_frames": 100}, "model: crop_frames is not a multiple of patch_size"),
-        (
-            "model",
-            {"encoder_width": 30, "encoder_heads": 4},
+OWN = {"source": "folder", "audio": "a", "csv": "b"}
+
+
+def own(**keys: Any) -> dict[str, Any]:
+    return {"datasets.own": OWN | keys}
+
+
+def encoder(**keys: Any) -> dict[str, Any]:
+    return {"encoders.x": {"label": "X"} | keys}
+
+
+LISTED = r"allowed: names of datasets \(embedded, nsynth, fsd50k, esc50\)"
+NO_CSV = "given without csv, the table that has columns"
+IMPOSSIBLE: list[tuple[dict[str, Any], list[str]]] = [
+    ({"model.crop_frames": 100}, ["model: crop_frames is not a multiple of patch_size"]),
+    (
+        {"model.encoder_width": 30, "model.encoder_heads": 4},
+        [
             "model: encoder_width 30 is not a multiple of encoder_heads 4; "
-            "encoder_width 30 is not a multiple of 4 (2-D positions)",
-        ),
-        ("model", {"mask_ratio": 1.0}, "model.mask_ratio: Input should be less than 1, got 1.0"),
-        ("model", {"num_prototypes": 0}, "model.num_prototypes: Input should be greater than 0"),
-        ("pretrain", {"warmup_epochs": 5.0}, "pretrain: warmup_epochs is larger than epochs"),
-        ("pretrain", {"betas": [0.9]}, "pretrain.betas: List should have at least 2 items"),
-        ("pretrain", {"eps": float("nan")}, "pretrain.eps: Input should be"),
-        ("pretrain", {"epochs": 0.0, "warmup_epochs": 0.0}, "pretrain.epochs: Input should be gre"),
-        ("logmel", {"fmax_hz": 9000.0}, "logmel: fmin_hz < fmax_hz <= sample_rate / 2"),
-        ("logmel", {"hop_ms": 10.01}, "logmel: hop_ms 10.01 is 160.16 samples at 16000 Hz, allow"),
-        ("logmel", {"window_ms": 0.01}, "logmel: window_ms 0.01 is 0.16 samples at 16000 Hz, all"),
-        (
-            "objective",
-            {"centering": "both"},
-            "objective.centering: Input should be '",
-        ),
-    ],
-)
-def test_impossible_values(section: str, change: dict, line: str) -> None:
-    sections = smoke.sections()
-    sections[section] |= change
-    found = problems_of(sections)
-    assert len(found) == 1 and found[0].startswith(line)
+            r"encoder_width 30 is not a multiple of 4 \(2-D positions\)"
+        ],
+    ),
+    ({"model.mask_ratio": 1.0}, ["model.mask_ratio: .*got 1.0"]),
+    ({"model.num_prototypes": 0}, ["model.num_prototypes: .*got 0"]),
+    ({"pretrain.warmup_epochs": 5.0}, ["pretrain: warmup_epochs is larger than epochs"]),
+    ({"pretrain.betas": [0.9]}, ["pretrain.betas: "]),
+    ({"pretrain.eps": float("nan")}, ["pretrain.eps: .*got nan"]),
+    ({"pretrain.epochs": 0.0, "pretrain.warmup_epochs": 0.0}, ["pretrain.epochs: .*got 0.0"]),
+    ({"logmel.fmax_hz": 9000.0}, ["logmel: fmin_hz < fmax_hz <= sample_rate / 2"]),
+    ({"logmel.hop_ms": 10.01}, ["logmel: hop_ms 10.01 is 160.16 samples at 16000 Hz, allowed"]),
+    ({"logmel.window_ms": 0.01}, ["logmel: window_ms 0.01 is 0.16 samples at 16000 Hz, allowed"]),
+    ({"objective.centering": "both"}, ["objective.centering: .*got 'both'"]),
+    # A bad base is told once, and not for every run.
+    ({"objective.alpha": -1.0}, ["objective.alpha: .*got -1.0"]),
+    # Overlays, before anything runs.
+    ({"runs.k8": {"objective": {"alfa": 0.5}}}, ["runs.k8.objective.alfa: unknown key"]),
+    ({"runs.k8": {"objctive": {}}}, ["runs.k8.objctive: unknown key"]),
+    ({"runs.k8": {"seeds": []}}, ["runs.k8.seeds: "]),
+    ({"runs.k8": {"seeds": [1, 1]}}, [r"runs.k8: seeds: got \[1, 1\], allowed: each once"]),
+    ({"runs.k8": {"model": {"crop_frames": 100}}}, ["runs.k8.model: crop_frames is not a mult"]),
+    (
+        {"runs.k8": {"model": {"encoder_heads": 5}, "pretrain": {"seed": -1, "eps": "1e-6"}}},
+        [
+            "runs.k8.model: encoder_width 32 is not a multiple of encoder_heads 5",
+            "runs.k8.pretrain.eps: .*got '1e-6', which is text",
+            "runs.k8.pretrain.seed: .*got -1",
+        ],
+    ),
+    (
+        {"model.patch_size": 12, "runs.k8": {"model": {"mask_ratio": 0.99, "num_prototypes": 8}}},
+        [
+            "model.patch_size: got 12, allowed: divisors of num_mels 80",
+            "runs.k8.model.mask_ratio: got 0.99, which leaves 0 of 48 patches visible; "
+            "allowed: at least one visible and one masked",
+        ],
+    ),
+    # Names.
+    ({"runs": {"first": {}}}, ["runs: no 'base', the reference of every comparison"]),
+    ({"corpora": {"audioset": 1.0}}, [f"corpora: got 'audioset', {LISTED}"]),
+    ({"tasks": ["nsynth", "nsynth"]}, ["tasks: 'nsynth' is named twice"]),
+    ({"runs.2048": {}, "runs.nan": {}}, ["runs.2048", "'nan' in runs or encoders"]),
+    # Data sets.
+    ({"tasks": ["embedded"]}, ["'embedded', which has no labels: the recipe pretraining has none"]),
+    (own() | {"tasks": ["own"]}, ["got 'own', which has no labels: its key kind is not given"]),
+    (
+        {"datasets.own": {"source": "packed", "shards": "a"}, "tasks": ["own"]},
+        ["tasks: got 'own', which has no labels: packed audio has none"],
+    ),
+    (
+        {"datasets.nsynth.num_clips": 109},
+        ["datasets.nsynth.embedded: num_clips: got 109, allowed for nsynth: 110 or more"],
+    ),
+    (
+        {"datasets.tasks": {"source": "embedded", "recipe": "drum", "num_clips": 1, "seed": 0}},
+        [
+            f"datasets.tasks.embedded: recipe: got 'drum', allowed: {', '.join(OWN_RECIPES)}",
+            "datasets: got 'tasks', which is no name for a data set",
+        ],
+    ),
+    (own(source="web"), ["datasets.own: "]),
+    (
+        own(kind="multiclass"),
+        [r"own.*: kind is given, so labels \(a column name\) is n", "needs either fold or split"],
+    ),
+    (
+        own(kind="multiclass", labels=["owl", "crow"], fold="part", split="part"),
+        [
+            r"own.*: kind multiclass with labels \['owl', 'crow'\] and separator None, "
+            "allowed: one column, no separator",
+            "both fold and split are given, allowed: one of them",
+        ],
+    ),
+    (
+        own(kind="multilabel", labels=["x", "y"], separator=",", fold="f"),
+        ["both a separator and several 0/1 columns are given, allowed: one"],
+    ),
+    (own(audio=["a", "b"]), ["several audio folders with a csv, allowed: one folder, or no csv"]),
+    (own(csv=None, audio=[]), ["datasets.own.folder.audio.str", "datasets.own.folder.audio.list"]),
+    (
+        own(csv=None, labels="x", kind="multiclass", fold="y"),
+        [f"own.folder: labels, kind, fold {NO_CSV}"],
+    ),
+    (own(csv=None, filename="x", separator=","), [f"own.folder: filename, separator {NO_CSV}"]),
+    # Encoders.
+    (
+        encoder(kind="passt", module="a:b"),
+        ["module: got 'a:b', needed for the kinds module and hear"],
+    ),
+    (encoder(kind="module"), ["module: got None, needed for the kinds module and hear"]),
+    (encoder(kind="module", module="mine"), ["got 'mine', allowed: package.module:function"]),
+    (encoder(kind="hear", module="a:b"), ["module: got 'a:b', allowed: package.module"]),
+    (encoder(kind="random", weights="w.pt"), ["weights: got 'w.pt', and the kind random has none"]),
+    (encoder(kind="pretrained"), ["weights: missing, a folder or a name on the Hugging Face Hub"]),
+    (encoder(kind="m2d", reported="M2E"), ["encoders.x.reported: got 'M2E', allowed: 'MATPAC, "]),
+    (encoder(kind="vggish"), ["encoders.x.kind: .*got 'vggish'"]),
+]
+"""Entries by their dotted names, and all that is then said."""
 
 
 @pytest.mark.parametrize(
-    ("overlay", "lines"),
-    [
-        ({"objective": {"alfa": 0.5}}, ["runs.k8.objective.alfa: unknown key"]),
-        ({"objctive": {}}, ["runs.k8.objctive: unknown key"]),
-        ({"seeds": []}, ["runs.k8.seeds: List should have at least 1 item"]),
-        ({"seeds": [1, 1]}, ["runs.k8: seeds: got [1, 1], allowed: each once"]),
-        ({"model": {"crop_frames": 100}}, ["runs.k8.model: crop_frames is not a multiple"]),
-        (
-            {"model": {"encoder_heads": 5}, "pretrain": {"seed": -1, "eps": "1e-6"}},
-            [
-                "runs.k8.model: encoder_width 32 is not a multiple of encoder_heads 5",
-                "runs.k8.pretrain.eps: Input should be a valid number, got '1e-6', which",
-                "runs.k8.pretrain.seed: Input should be greater than or equal to 0",
-            ],
-        ),
-    ],
+    ("changes", "lines"),
+    IMPOSSIBLE,
+    ids=lambda value: "-".join(value)[:40] if isinstance(value, dict) else "",
 )
-def test_overlays_are_checked_before_anything_runs(overlay: dict, lines: list[str]) -> None:
+def test_what_cannot_be_is_named(changes: dict[str, Any], lines: list[str]) -> None:
     sections = smoke.sections()
-    sections["runs"]["k8"] = overlay
-    found = sorted(problems_of(sections))
-    assert len(found) == len(lines)
-    assert all(ours.startswith(line) for ours, line in zip(found, lines, strict=True))
+    for name, value in changes.items():
+        *owners, key = name.split(".")
+        reduce(getitem, owners, sections)[key] = value
+    found = problems_of(sections)
+    assert len(found) == len(lines), found
+    assert all(any(re.search(line, each) for each in found) for line in lines), found
 
 
-def test_a_bad_base_is_told_once_and_not_for_every_run() -> None:
-    sections = smoke.sections()
-    sections["objective"]["alpha"] = -1.0
-    assert problems_of(sections) == [
-        "objective.alpha: Input should be greater than or equal to 0, got -1.0"
-    ]
-
-
-def test_names() -> None:
-    sections = smoke.sections()
-    sections["runs"]["first"] = sections["runs"].pop("base")
-    sections["corpora"] = {"audioset": 1.0}
-    sections["tasks"] = ["nsynth", "nsynth"]
-    sections["datasets"]["own"] = {"source": "folder", "audio": "a", "csv": "b"}
-    allowed = "allowed: names of datasets (embedded, nsynth, fsd50k, esc50, own)"
-    assert problems_of(sections) == [
-        f"corpora: got 'audioset', {allowed}",
-        "tasks: 'nsynth' is named twice",
-        "runs: no 'base', the reference of every comparison",
-    ]
-    sections = smoke.sections()
-    sections["datasets"]["own"] = {"source": "folder", "audio": "a", "csv": "b"}
-    sections["tasks"] = ["own"]
-    reason = "tasks: got 'own', which has no labels: its key kind is not given"
-    assert problems_of(sections) == [reason]
-
-
-def test_names_start_with_a_letter_and_are_no_numbers() -> None:
-    sections = smoke.sections()
-    sections["runs"] |= {"2048": {}, "nan": {}}
-    pattern, number = problems_of(sections)
-    assert pattern.startswith("runs.2048") and "String should match pattern" in pattern
-    assert number.startswith("'nan' in runs or encoders")
-
-
-def test_embedded_datasets() -> None:
-    sections = smoke.sections()
-    sections["datasets"]["tasks"] = {
-        "source": "embedded", "recipe": "pretraning", "num_clips": 1, "seed": 0
-    }  # fmt: skip
-    sections["datasets"]["nsynth"]["num_clips"] = 109
-    sections["tasks"] += ["embedded"]
-    assert sorted(problems_of(sections)) == [
-        "datasets.nsynth.embedded: num_clips: got 109, allowed for nsynth: 110 or more",
-        f"datasets.tasks.embedded: recipe: got 'pretraning', allowed: {', '.join(OWN_RECIPES)}",
-        "datasets: got 'tasks', which is no name for a data set",
-        "tasks: got 'embedded', which has no labels: the recipe pretraining has none",
-    ]
+def test_recipes_are_those_of_the_corpus() -> None:
     recipes = {recipe.name: (recipe.kind, recipe.smallest) for recipe in RECIPES.values()}
     assert recipes == OWN_RECIPES
 
 
-def test_folder_datasets() -> None:
-    sections = smoke.sections()
-    own = {"source": "folder", "audio": "a", "csv": "b", "kind": "multiclass"}
-    sections["datasets"]["own"] = own
-    assert "kind is given, so labels (a column name) is needed" in problems_of(sections)[0]
-    own["labels"] = "class"
-    assert "needs either fold or split" in problems_of(sections)[0]
-    own["fold"] = own["split"] = "part"
-    own["labels"] = ["owl", "crow"]
-    multiclass, both = problems_of(sections)
-    assert multiclass.startswith("datasets.own") and multiclass.endswith(
-        "kind multiclass with labels ['owl', 'crow'] and separator None, "
-        "allowed: one column, no separator"
-    )
-    assert both.endswith("both fold and split are given, allowed: one of them")
-    own["labels"] = "class"
-    del own["split"]
-    assert parse(Params, sections).datasets["own"].fold == "part"
-    own["source"] = "web"
-    assert problems_of(sections)[0].startswith("datasets.own: ")
-
-
-def places(value: object, path: tuple = ()) -> Iterator[tuple]:
-    """Paths of all entries below a value."""
-    entries = value.items() if isinstance(value, dict) else enumerate(value)
-    for key, below in entries:
-        yield (*path, key)
-        if isinstance(below, dict | list):
-            yield from places(below, (*path, key))
+def entries(value: object, path: tuple = ()) -> Iterator[tuple[tuple, Any]]:
+    """Paths of all entries below a value, and what stands there."""
+    if isinstance(value, dict | list):
+        for key, below in value.items() if isinstance(value, dict) else enumerate(value):
+            yield (*path, key), below
+            yield from entries(below, (*path, key))
 
 
 def test_no_mistyped_entry_passes_or_crashes() -> None:
     """Any entry replaced by something of a wrong type gives the error that lists problems."""
     valid = smoke.sections()
-    for path in places(valid):
+    for (*owners, key), _ in entries(valid):
         for wrong in ([[1]], {"a": [None]}, object()):
             sections = copy.deepcopy(valid)
-            owner: Any = sections
-            for key in path[:-1]:
-                owner = owner[key]
-            owner[path[-1]] = wrong
+            reduce(getitem, owners, sections)[key] = wrong
             with pytest.raises(ValueError, match=r"^parameters:\n"):
                 parse(Params, sections)
 
@@ -301,15 +296,14 @@ def test_files_that_are_no_parameters(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     with pytest.raises(FileNotFoundError, match=r"params\.yaml: no such parameter file"):
         load(path)
-    path.write_text("a: [1\n")
-    with pytest.raises(ValueError, match=r"params\.yaml: line 2: not valid YAML"):
-        load(path)
-    path.write_text("- a\n")
-    with pytest.raises(ValueError, match=r"params\.yaml: got list, allowed: a mapping"):
-        load(path)
-    path.write_text("profile: mini\n")
-    with pytest.raises(ValueError, match=r"(?s)params\.yaml:\n.*  model: missing"):
-        load(path)
+    for text, problem in (
+        ("a: [1\n", r"params\.yaml: line 2: not valid YAML"),
+        ("- a\n", r"params\.yaml: got list, allowed: a mapping"),
+        ("profile: mini\n", r"(?s)params\.yaml:\n.*  model: missing"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=problem):
+            load(path)
 
 
 def test_the_command_line(
@@ -379,13 +373,6 @@ def test_root(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         paths.root()
 
 
-def test_expand(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SCRATCH", "/scratch/me")
-    assert paths.expand("data/x") == project / "data/x"
-    assert paths.expand("$SCRATCH/x") == Path("/scratch/me/x")
-    assert paths.expand("~/x") == Path("~/x").expanduser()
-
-
 def test_small_and_bulk(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("SCRATCH", str(tmp_path / "scratch"))
@@ -416,60 +403,17 @@ def test_digest() -> None:
     assert len({fingerprints.digest(value) for value in values}) == len(values)
 
 
-def test_a_key_given_twice_is_an_error(tmp_path: Path) -> None:
-    """YAML itself would let the second run of a name replace the first in silence."""
-    text = (Path(__file__).parents[2] / "params.yaml").read_text()
-    (tmp_path / "params.yaml").write_text(text.replace("  k512:", "  k32:"))
-    with pytest.raises(ValueError, match=r"line \d+: the key 'k32' a second time"):
-        load(tmp_path / "params.yaml")
-
-
-def test_sizes_that_do_not_fit_are_found_in_the_base_and_in_runs() -> None:
-    sections = smoke.sections()
-    sections["model"]["patch_size"] = 12
-    sections["runs"]["k8"] = {"model": {"mask_ratio": 0.99, "num_prototypes": 8}}
-    lines = problems_of(sections)
-    assert "model.patch_size: got 12, allowed: divisors of num_mels 80" in lines
-    left = "which leaves 0 of 48 patches visible; allowed: at least one visible and one masked"
-    assert f"runs.k8.model.mask_ratio: got 0.99, {left}" in lines
-    assert not [line for line in lines if line.startswith("runs.base")]
-
-
-@pytest.mark.parametrize(
-    ("encoder", "problem"),
-    [
-        ({"kind": "passt", "module": "a:b"}, "module: got 'a:b', needed for the kinds module"),
-        ({"kind": "module"}, "module: got None, needed for the kinds module and hear"),
-        ({"kind": "module", "module": "mine"}, "got 'mine', allowed: package.module:function"),
-        ({"kind": "hear", "module": "a:b"}, "module: got 'a:b', allowed: package.module"),
-        ({"kind": "random", "weights": "w.pt"}, "weights: got 'w.pt', and the kind random has"),
-        ({"kind": "pretrained"}, "weights: missing, a folder or a name on the Hugging Face Hub"),
-        ({"kind": "m2d", "reported": "M2E"}, "encoders.x.reported: got 'M2E', allowed: 'MATPAC, "),
-        ({"kind": "vggish"}, "encoders.x.kind: Input should be 'random', 'logmel_statistics'"),
-    ],
-)
-def test_encoders_that_cannot_be(encoder: dict, problem: str) -> None:
-    sections = smoke.sections()
-    sections["encoders"]["x"] = {"label": "X", **encoder}
-    assert problem in "\n".join(problems_of(sections))
-
-
-def numbers(value: Any, path: tuple = ()) -> Iterator[tuple[str, float]]:
-    """Every floating-point number in mappings of mappings, by its dotted name."""
-    if isinstance(value, dict):
-        for key, below in value.items():
-            yield from numbers(below, (*path, key))
-    elif isinstance(value, float):
-        yield ".".join(path), value
-
-
 @pytest.mark.parametrize("form", ["{!r}", "{:.17e}", "{:.17E}", "{:.20f}"])
 def test_numbers_as_dvc_exp_run_takes_them(form: str, tmp_path: Path) -> None:
     """`dvc exp run -S name=number`, which writes the file anew, in every spelling of a number."""
     hydra = pytest.importorskip("dvc.utils.hydra")
     path = tmp_path / "params.yaml"
     shutil.copyfile(ROOT / "params.yaml", path)
-    found = dict(numbers(yaml_file.read(path)))
+    found = {
+        ".".join(names): value
+        for names, value in entries(yaml_file.read(path))
+        if type(value) is float and type(names[-1]) is str
+    }
     assert {"pretrain.learning_rate", "logmel.max_bad_fraction", "corpora.embedded"} <= set(found)
     rates = f"probe.learning_rate=[{form.format(1e-5)},{form.format(0.003)}]"
     changed = [f"{name}={form.format(value)}" for name, value in found.items()]
