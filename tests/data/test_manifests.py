@@ -15,18 +15,15 @@ from matpac.audio import reading
 from matpac.core import files
 from matpac.core.parallel import Workers
 from matpac.data import audit, config, manifests
-from matpac.data.config import FetchParams, FolderDataset
+from matpac.data.config import FetchParams
 from matpac.data.fetch import fetch
 from matpac.data.folders import folder_manifest, plain_manifest
 from matpac.data.labels import in_order
 from matpac.data.tables import read_rows, read_table
 from matpac.params import parse
 
-ESC10 = Path(__file__).parents[3] / "shared/datasets/esc10"
-TASK = "filename,class,fold\n" + "".join(
-    f"{name}.wav,{label},{fold}\n"
-    for name, label, fold in zip("abcdef", ["owl"] * 4 + ["jay"] * 2, [1, 1, 2, 2, 1, 2], strict=True)
-)
+TASK = "filename,class,fold\na.wav,owl,1\nb.wav,owl,1\nc.wav,owl,2\nd.wav,owl,2\n"
+TASK += "e.wav,jay,1\nf.wav,jay,2\n"
 """The smallest that every fold can be trained on without the other."""
 LOGMEL = {"sample_rate": 16000, "window_ms": 25.0, "hop_ms": 10.0, "num_mels": 80}
 LOGMEL |= {"fmin_hz": 50.0, "fmax_hz": 8000.0, "mean": None, "std": None, "workers": 1}
@@ -47,16 +44,21 @@ def write_csv(folder: Path, text: str) -> Path:
     return path
 
 
+def place(folder: Path) -> dict[str, Any]:
+    """Where and by whom files are checked."""
+    return {"cache": folder / "cache", "workers": Workers(1, preload="matpac.data.audit")}
+
+
 def manifest_of(folder: Path, text: str, **columns: Any) -> tuple[pd.DataFrame, dict[str, Any]]:
     """The manifest of ``folder``/audio and a CSV of this text."""
-    return folder_manifest(
-        "birds",
-        audio_folder=folder / "audio",
-        csv=write_csv(folder, text),
-        cache=folder / "cache",
-        workers=Workers(1, preload="matpac.data.audit"),
-        **columns,
-    )
+    given = place(folder) | {"audio_folder": folder / "audio", "csv": write_csv(folder, text)}
+    return folder_manifest("birds", **given, **columns)
+
+
+def plain(relative_to: Path, *folders: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The manifest of folders without a CSV."""
+    given = place(relative_to / ".hidden") | {"relative_to": relative_to}
+    return plain_manifest("birds", folders=list(folders), **given)
 
 
 def parse_params(folder: Path, **logmel: Any) -> FetchParams:
@@ -196,15 +198,11 @@ def test_the_order_of_rows_decides_nothing(four_files: Path) -> None:
 def test_folders_without_a_csv(four_files: Path, tmp_path: Path) -> None:
     """Every audio file in any of them once; other and hidden files are not looked at."""
     for path in ("more/x/e.flac", "more/f.OGG", "more/.hidden.wav", "audio/deep/er/g.mp3"):
-        write_tone(tmp_path / "t.wav")
-        samples, rate = soundfile.read(tmp_path / "t.wav")
-        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(tmp_path / path, samples, rate)
+        write_tone(tmp_path / path)
     (tmp_path / "more/notes.txt").write_text("not audio")
     (tmp_path / "more/bad.wav").write_text("not audio")
     folders = [tmp_path / name for name in ("audio", "more", "audio/deep")]
-    place = {"cache": tmp_path / "cache", "workers": Workers(1, preload="matpac.data.audit")}
-    manifest, info = plain_manifest("birds", folders=folders, relative_to=tmp_path, **place)
+    manifest, info = plain(tmp_path, *folders)
     assert manifest["path"].tolist() == [
         "audio/a.wav", "audio/b.wav", "audio/c.wav", "audio/d.wav", "audio/deep/er/g.mp3",
         "more/bad.wav", "more/f.OGG", "more/x/e.flac",
@@ -213,15 +211,14 @@ def test_folders_without_a_csv(four_files: Path, tmp_path: Path) -> None:
     assert bad["path"].tolist() == ["more/bad.wav"] and bad["excluded"].item().startswith("not aud")
     info = manifests.summarise(manifest, info)
     assert (info["num_clips"], info["kind"], info["split_scheme"]) == (7, "unlabelled", None)
-    alone, _ = plain_manifest("b", folders=[tmp_path / "more"], relative_to=folders[1], **place)
+    alone, _ = plain(folders[1], folders[1])
     assert alone["path"].tolist() == ["bad.wav", "f.OGG", "x/e.flac"]
     (tmp_path / "empty").mkdir()
-    with pytest.raises(
-        ValueError, match=r"no audio file in .*/empty, allowed: \.wav.*source packed"
-    ):
-        plain_manifest("birds", folders=[tmp_path / "empty"], relative_to=tmp_path, **place)
+    said = r"no audio file in .*/empty, allowed: \.wav.*source packed"
+    with pytest.raises(ValueError, match=said):
+        plain(tmp_path, tmp_path / "empty")
     with pytest.raises(FileNotFoundError, match="birds: no audio folder"):
-        plain_manifest("birds", folders=[tmp_path / "gone"], relative_to=tmp_path, **place)
+        plain(tmp_path, tmp_path / "gone")
 
 
 def test_a_file_whose_name_is_not_utf8_is_named_and_left_out(four_files: Path) -> None:
@@ -229,9 +226,7 @@ def test_a_file_whose_name_is_not_utf8_is_named_and_left_out(four_files: Path) -
         (four_files / "audio/d.wav").rename(four_files / "audio" / os.fsdecode(b"caf\xe9.wav"))
     except OSError:
         pytest.skip("this file system has no such names")
-    place = {"cache": four_files / "cache", "workers": Workers(1, preload="matpac.data.audit")}
-    folder = four_files / "audio"
-    manifest, info = plain_manifest("birds", folders=[folder], relative_to=folder, **place)
+    manifest, info = plain(four_files / "audio", four_files / "audio")
     assert manifest["path"].tolist() == ["a.wav", "b.wav", "c.wav", r"caf\udce9.wav"]
     assert manifest["excluded"].tolist() == ["", "", "", "its name is not UTF-8"]
     manifests.save(four_files, manifest, info)
@@ -282,76 +277,56 @@ def test_bare_names_are_found_in_folders_below_if_unique(tmp_path: Path) -> None
 
 def test_names_that_differ_as_other_systems_do_are_found(tmp_path: Path) -> None:
     """macOS decomposes accents, Windows writes backslashes, and neither tells case."""
-    for name in (
-        "caf\u00e9.wav",
-        "sub/b.WAV",
-        "C.wav",
-        "both.wav",
-        "Both.wav",
-        "x/d.wav",
-        "y/D.wav",
-    ):
+    composed = "caf\u00e9.wav"
+    for name in [composed, "sub/b.WAV", "C.wav", "both.wav", "Both.wav", "x/d.wav", "y/D.wav"]:
         write_tone(tmp_path / "audio" / name)
     names = ["cafe\u0301.wav", "SUB\\b.wav", "c", "both.wav", "BOTH.wav", "d.WAV", "d.wav", "e.wav"]
     text = "\n".join(["filename", *names, "n" * 5000]) + "\n"
     manifest, _ = manifest_of(tmp_path, text)
     found = manifest.set_index("clip")["path"]
-    assert found[names[0]] == "caf\u00e9.wav" and found[names[1]] == "sub/b.WAV"
+    assert found[names[0]] == composed and found[names[1]] == "sub/b.WAV"
     assert found["c"] == "C.wav" and found["both.wav"] == "both.wav" and found["d.wav"] == "x/d.wav"
     told = manifest.set_index("clip")["excluded"]
     assert told["BOTH.wav"] == told["d.WAV"] == "several files below have this name"
     assert told["e.wav"] == "missing file" and told["n" * 5000]
 
 
-def test_headers_are_stripped_as_cells_are(four_files: Path) -> None:
-    text = " filename , class,fold \na.wav, owl,1\nb.wav,owl ,2\n"
-    manifest, info = manifest_of(four_files, text, labels="class", kind="multiclass", fold="fold")
-    assert info["classes"] == ["owl"] and manifest["fold"].tolist() == [1, 2]
-
-
-def test_brackets_alone_make_no_list(four_files: Path) -> None:
-    text = "filename;tags;fold\na.wav;[noise], [music];1\nb.wav;(cat), dog's;2\n"
-    columns = {"labels": "tags", "kind": "multilabel", "separator": ",", "fold": "fold"}
-    _, info = manifest_of(four_files, text, **columns)
-    assert info["classes"] == ["(cat)", "[music]", "[noise]", "dog's"]
+NOT_DRAWN = "no validation part can be drawn from"
 
 
 @pytest.mark.parametrize(
     ("rows", "columns", "message"),
     [
+        ("owl,1,w owl,2,x owl,1,y", {}, r"1 class \(owl\) has clips that can be used"),
         (
-            ["a,owl,1,w", "b,owl,2,x", "c,owl,1,y"],
-            {},
-            r"1 class \(owl\) has clips that can be used",
-        ),
-        (
-            ["a,owl,1,w", "b,owl,2,x", "c,jay,1,y", "d,kea,2,z"],
+            "owl,1,w owl,2,x jay,1,y kea,2,z",
             {},
             "2 of 3 classes have only one clip that can be used, needed: 2, .*: 'jay', 'kea'",
         ),
         (
-            ["a,owl,1,w", "b,owl,2,x", "c,jay,1,w", "d,jay,2,x"],
+            "owl,1,w owl,2,x jay,1,w jay,2,x",
             {"group": "group"},
-            "no validation part can be drawn from all folds but 1, which has 1 groups of clips",
+            f"{NOT_DRAWN} all folds but 1, which has 1 groups of clips",
         ),
         (
-            ["a,owl,1,w", "b,owl,2,x", "c,jay,1,y", "d,jay,2,z"],
+            "owl,1,w owl,2,x jay,1,y jay,2,z",
             {"kind": "multilabel", "separator": "+"},
-            "no validation part can be drawn from all folds but 1, which has 2 groups of clips",
+            f"{NOT_DRAWN} all folds but 1, which has 2 groups of clips",
         ),
         (
-            ["a,owl,train,w", "b,owl,test,x", "c,jay,train,y", "d,jay,test,z"],
+            "owl,train,w owl,test,x jay,train,y jay,test,z",
             {"fold": None, "split": "fold"},
-            "no validation part can be drawn from the training part, which has 2 groups of clips",
+            f"{NOT_DRAWN} the training part, which has 2 groups of clips",
         ),
     ],
     ids=["one class", "one clip", "one group", "several labels", "splits"],
 )
 def test_a_task_that_no_probe_can_learn_is_refused(
-    four_files: Path, monkeypatch: pytest.MonkeyPatch, rows: list[str], columns: dict, message: str
+    four_files: Path, monkeypatch: pytest.MonkeyPatch, rows: str, columns: dict, message: str
 ) -> None:
     monkeypatch.setenv("MATPAC_ROOT", str(four_files))
-    write_csv(four_files, "\n".join(["filename,class,fold,group", *rows]) + "\n")
+    lines = [f"{name},{row}" for name, row in zip("abcd", rows.split(), strict=False)]
+    write_csv(four_files, "\n".join(["filename,class,fold,group", *lines]) + "\n")
     sections = parse_params(four_files).model_dump()
     sections["datasets"]["birds"] |= columns
     with pytest.raises(ValueError, match=f"birds: column 'class': {message}"):
@@ -362,86 +337,75 @@ def test_classes_that_are_equal_as_numbers_have_one_order() -> None:
     assert in_order({"1", "10", "001", "2", "01"}) == ["001", "01", "1", "2", "10"]
 
 
-@pytest.mark.parametrize(
-    ("text", "columns", "message"),
-    [
-        ("file,x\na.wav,1\n", {}, r"clips.csv: no column 'filename', found: file, x"),
-        ("filename,filename\na.wav,1\n", {}, "more than one column 'filename'"),
-        ("filename\n", {}, "clips.csv: no rows"),
-        ("", {}, "no column 'filename'"),
-        (
-            "filename,tags,fold\na.wav,x,1\nb.wav,\"['x', 'y']\",2\n",
-            {"labels": "tags", "kind": "multilabel", "separator": ",", "fold": "fold"},
-            r"column 'tags': got \"\['x', 'y'\]\", a list written as text, allowed: labels with ','",
-        ),
-        (
-            "filename,tags,fold\na.wav,[x;y],1\nb.wav,x,2\n",
-            {"labels": "tags", "kind": "multilabel", "separator": ";", "fold": "fold"},
-            r"column 'tags': got '\[x;y\]', a list written as text",
-        ),
-        ("filename,x\na.wav,1\nb.wav,1,2\n", {}, "line 3: got 3 cells, allowed: 2"),
-        (
-            "filename,class,part\na.wav,owl,train\nb.wav,owl,holdout\n",
-            {"labels": "class", "kind": "multiclass", "split": "part"},
-            "clips.csv: column 'part': got 'holdout', allowed: train, training, valid, val",
-        ),
-        (
-            "filename,class,part\na.wav,owl,train\nb.wav,owl,valid\n",
-            {"labels": "class", "kind": "multiclass", "split": "part"},
-            "column 'part': no test clip",
-        ),
-        (
-            "filename,class,part\na.wav,owl,train\nx.wav,owl,valid\nb.wav,owl,test\n",
-            {"labels": "class", "kind": "multiclass", "split": "part"},
-            r"clips.csv: column 'part': no clip of split 'valid' can be used:\n  x.wav: missing",
-        ),
-        (
-            "filename,class,fold\na.wav,owl,07\nx.wav,owl,9\nb.wav,,9\nc.wav,owl,8\n",
-            {"labels": "class", "kind": "multiclass", "fold": "fold"},
-            r"fold '9' can be used:\n  b.wav: blank label in column 'class'\n  x.wav: missing file",
-        ),
-        (
-            "filename,class,fold\na.wav,owl,1\nb.wav,owl,1\n",
-            {"labels": "class", "kind": "multiclass", "fold": "fold"},
-            "column 'fold': got 1 folds, allowed: 2 or more",
-        ),
-        (
-            "filename,class,fold,take\na.wav,owl,1,x\nb.wav,owl,2,x\n",
-            {"labels": "class", "kind": "multiclass", "fold": "fold", "group": "take"},
-            "column 'take': 'x' in several splits or folds",
-        ),
-        (
-            "filename,class,fold\na.wav,owl,1\nb.wav,owl,2\n",
-            {"labels": ["class"], "kind": "multiclass", "fold": "fold"},
-            "multiclass: one column, no separator",
-        ),
-    ],
-)
+ONE = {"labels": "class", "kind": "multiclass"}
+FOLDS, PARTS = ONE | {"fold": "fold"}, ONE | {"split": "part"}
+TAGS = {"labels": "tags", "kind": "multilabel", "separator": ",", "fold": "fold"}
+AS_TEXT = "a list written as text"
+UNFIT: list[tuple[str, dict[str, Any], str]] = [
+    ("file,x|a.wav,1", {}, r"clips.csv: no column 'filename', found: file, x"),
+    ("filename,filename|a.wav,1", {}, "more than one column 'filename'"),
+    ("filename", {}, "clips.csv: no rows"),
+    ("", {}, "no column 'filename'"),
+    (
+        "filename,tags,fold|a.wav,x,1|b.wav,\"['x', 'y']\",2",
+        TAGS,
+        rf"column 'tags': got \"\['x', 'y'\]\", {AS_TEXT}, allowed: labels with ','",
+    ),
+    (
+        "filename,tags,fold|a.wav,[x;y],1|b.wav,x,2",
+        TAGS | {"separator": ";"},
+        rf"column 'tags': got '\[x;y\]', {AS_TEXT}",
+    ),
+    ("filename,x|a.wav,1|b.wav,1,2", {}, "line 3: got 3 cells, allowed: 2"),
+    (
+        "filename,class,part|a.wav,owl,train|b.wav,owl,holdout",
+        PARTS,
+        "clips.csv: column 'part': got 'holdout', allowed: train, training, valid, val",
+    ),
+    ("filename,class,part|a.wav,owl,train|b.wav,owl,valid", PARTS, "column 'part': no test clip"),
+    (
+        "filename,class,part|a.wav,owl,train|x.wav,owl,valid|b.wav,owl,test",
+        PARTS,
+        r"clips.csv: column 'part': no clip of split 'valid' can be used:\n  x.wav: missing",
+    ),
+    (
+        "filename,class,fold|a.wav,owl,07|x.wav,owl,9|b.wav,,9|c.wav,owl,8",
+        FOLDS,
+        r"fold '9' can be used:\n  b.wav: blank label in column 'class'\n  x.wav: missing file",
+    ),
+    (
+        "filename,class,fold|a.wav,owl,1|b.wav,owl,1",
+        FOLDS,
+        "column 'fold': got 1 folds, allowed: 2 or more",
+    ),
+    (
+        "filename,class,fold,take|a.wav,owl,1,x|b.wav,owl,2,x",
+        FOLDS | {"group": "take"},
+        "column 'take': 'x' in several splits or folds",
+    ),
+    (
+        "filename,class,fold|a.wav,owl,1|b.wav,owl,2",
+        FOLDS | {"labels": ["class"]},
+        "multiclass: one column, no separator",
+    ),
+]
+
+
+def test_headers_are_stripped_and_brackets_alone_make_no_list(four_files: Path) -> None:
+    text = " filename , class,fold \na.wav, owl,1\nb.wav,owl ,2\n"
+    manifest, info = manifest_of(four_files, text, **FOLDS)
+    assert info["classes"] == ["owl"] and manifest["fold"].tolist() == [1, 2]
+    text = "filename;tags;fold\na.wav;[noise], [music];1\nb.wav;(cat), dog's;2\n"
+    _, info = manifest_of(four_files, text, **TAGS)
+    assert info["classes"] == ["(cat)", "[music]", "[noise]", "dog's"]
+
+
+@pytest.mark.parametrize(("text", "columns", "message"), UNFIT)
 def test_unfit_csv_gives_one_clear_error(
     four_files: Path, text: str, columns: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        manifest_of(four_files, text, **columns)
-
-
-def test_keys_of_a_folder_that_do_not_go_together() -> None:
-    folder = {"source": "folder", "audio": ["a", "b"]}
-    assert FolderDataset(**folder).places == [("audio", "a"), ("audio", "b")]
-    for given, message in (
-        ({"csv": "c"}, "several audio folders with a csv, allowed: one folder, or no csv"),
-        ({"audio": []}, "at least 1 item"),
-        (
-            {"labels": "x", "kind": "multiclass", "fold": "y"},
-            "labels, kind, fold given without csv, the table that has columns",
-        ),
-        ({"filename": "x", "separator": ","}, "filename, separator given without csv"),
-        (
-            {"csv": "c", "labels": ["x", "y"], "kind": "multilabel", "separator": ",", "fold": "f"},
-            "both a separator and several 0/1 columns",
-        ),
-    ):
-        with pytest.raises(ValueError, match=message):
-            FolderDataset(**folder | given)
+        manifest_of(four_files, text and text.replace("|", "\n") + "\n", **columns)
 
 
 def test_tables_without_a_first_line_of_names(tmp_path: Path) -> None:
@@ -598,26 +562,3 @@ def test_content_hash_ignores_labels_but_not_files() -> None:
     assert manifests.content_hash(manifest.assign(label=[1, 1])) == before
     assert manifests.content_hash(manifest.assign(sha256=["1", "3"])) != before
     assert manifests.content_hash(manifest.iloc[::-1]) != before
-
-
-def test_esc10(tmp_path: Path) -> None:
-    if not ESC10.exists():
-        pytest.skip("ESC-10 is not on this machine")
-    table = read_table(ESC10 / "meta/esc10.csv", ["filename", "fold", "category", "src_file"])
-    some = table.groupby(["category", "fold"]).head(1)
-    csv = tmp_path / "esc10.csv"
-    some.to_csv(csv, index=False)
-    manifest, info = folder_manifest(
-        "esc10",
-        audio_folder=ESC10 / "audio",
-        csv=csv,
-        labels="category",
-        kind="multiclass",
-        fold="fold",
-        group="src_file",
-        cache=tmp_path,
-        workers=Workers(1, preload="matpac.data.audit"),
-    )
-    info = manifests.summarise(manifest, info)
-    assert info["num_clips"] == 50 and info["folds"] == [10] * 5 and len(info["classes"]) == 10
-    assert (manifest["duration_s"] > 4.9).all()
