@@ -102,18 +102,11 @@ def nsynth(folder: Path) -> Path:
                     name = f"{family}_acoustic_{instrument:03d}-{pitch:03d}-075"
                     tone(root / "audio" / f"{name}.wav", [200 + 300 * number], subtype="PCM_16")
                     notes[name] = {
-                        "note": 17 * instrument + pitch,
                         "note_str": name,
                         "instrument": instrument,
-                        "instrument_str": f"{family}_acoustic_{instrument:03d}",
                         "instrument_family": number,
                         "instrument_family_str": family,
-                        "instrument_source": 0,
-                        "instrument_source_str": "acoustic",
                         "pitch": pitch,
-                        "velocity": 75,
-                        "sample_rate": 16000,
-                        "qualities": [0] * 10,
                         "qualities_str": [],
                     }
         (root / "examples.json").write_text(json.dumps(notes, indent=4))
