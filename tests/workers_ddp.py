@@ -121,7 +121,7 @@ def all_stop(message: str) -> None:
     raise KeyboardInterrupt(message)
 
 
-def is_there() -> None:
+def is_there(_: str) -> None:
     """All are."""
     print(f"{distributed.gather(distributed.rank())} are there", flush=True)
 
@@ -129,4 +129,4 @@ def is_there() -> None:
 if __name__ == "__main__":  # as torchrun starts it: the functions' names, then their arguments
     for name in sys.argv[1].split(","):
         distributed.launch(globals()[name], *sys.argv[2:])
-        time.sleep(2 * int(os.environ["RANK"]))  # the second comes late to the next
+        time.sleep(int(os.environ["RANK"]))  # the second comes late to the next

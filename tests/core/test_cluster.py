@@ -5,8 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import dask
 import pytest
 from distributed import Client, LocalCluster
+from waiting import wait_until
 
 from matpac.audio import reading
 from matpac.core import cluster, files
@@ -120,13 +120,6 @@ def test_workers_have_to_see_the_folders(
 ) -> None:
     with pytest.raises(FileNotFoundError, match=r"elsewhere: the Dask worker on \S+ does not see"):
         checked(connected(local, tmp_path, tmp_path / "elsewhere"), list(texts))
-
-
-def wait_until(condition: Callable[[], bool], *, seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.01)
 
 
 @contextmanager

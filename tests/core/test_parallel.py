@@ -7,10 +7,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from waiting import wait_until
 
 from matpac.core.parallel import Workers
 
@@ -37,13 +38,6 @@ def ignores_ctrl_c(process: int) -> bool:
     status = Path(f"/proc/{process}/status").read_text()
     ignored = next(line for line in status.splitlines() if line.startswith("SigIgn:"))
     return bool(int(ignored.split()[1], 16) & 1 << signal.SIGINT - 1)
-
-
-def wait_until(condition: Callable[[], bool], *, seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.01)
 
 
 def test_results_come_in_the_order_of_the_jobs_and_errors_are_raised() -> None:

@@ -30,18 +30,12 @@ def test_modes(monkeypatch: pytest.MonkeyPatch) -> None:
         Progress(1, "work")
 
 
-def test_silence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
-    show(monkeypatch, "silent")
-    work()
-    assert capsys.readouterr() == ("", "")
-
-
-@pytest.mark.parametrize("chosen", ["bar", "lines"])
-def test_other_ranks_are_silent(
+@pytest.mark.parametrize("chosen", progress.MODES)
+def test_silence_and_other_ranks(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, chosen: str
 ) -> None:
     show(monkeypatch, chosen)
-    work(enabled=False)
+    work(enabled=chosen == "silent")
     assert capsys.readouterr() == ("", "")
 
 
@@ -61,6 +55,8 @@ def test_lines_come_now_and_then(
     show(monkeypatch, "lines", between=1000.0)
     work()
     assert len(capsys.readouterr().out.splitlines()) == 1
+    assert list(track(iter("abc"), 3, "letters")) == ["a", "b", "c"]
+    assert "letters: 100%" in capsys.readouterr().out
 
 
 def test_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
@@ -70,17 +66,9 @@ def test_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> 
     work()
     out, err = capsys.readouterr()
     assert out == "" and "2/4" in err and "loss 1" in err
-
-
-@pytest.mark.parametrize("chosen", ["lines", "bar"])
-def test_a_resumed_run_shows_what_was_done_before(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, chosen: str
-) -> None:
-    show(monkeypatch, chosen)
-    monkeypatch.setattr(progress, "tqdm", progress.console_tqdm)
-    with Progress(10, "work", initial=6) as shown:
+    with Progress(10, "resumed", initial=6) as shown:
         shown.update(3)
-    assert "9/10" in "".join(capsys.readouterr())
+    assert "9/10" in capsys.readouterr().err
 
 
 def test_resumed_units_are_done_but_not_in_the_rate(
@@ -93,12 +81,6 @@ def test_resumed_units_are_done_but_not_in_the_rate(
         seconds += 10
         shown.update(200)
     assert "80%|800/1000 [00:10<00:10, 20.00clip/s]" in capsys.readouterr().out
-
-
-def test_track(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
-    show(monkeypatch, "lines", between=1000.0)
-    assert list(track(iter("abc"), 3, "letters")) == ["a", "b", "c"]
-    assert "letters: 100%" in capsys.readouterr().out
 
 
 def test_bytes_are_shown_as_megabytes(
