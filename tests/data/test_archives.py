@@ -30,11 +30,6 @@ MEMBERS = {f"set/audio/{i}.wav": RNG.randbytes(700 * i) for i in range(30)} | {
 PLENTY = 10_000_000
 
 
-@pytest.fixture(autouse=True)
-def silence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MATPAC_PROGRESS", "silent")
-
-
 def info(name: str, kind: bytes = tarfile.REGTYPE, to: str = "") -> tarfile.TarInfo:
     member = tarfile.TarInfo(name)
     member.type, member.linkname, member.mode = kind, to, 0o777

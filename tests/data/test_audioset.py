@@ -132,12 +132,14 @@ def manifest_of(root: Path, **options: Any) -> tuple[pd.DataFrame, dict[str, Any
     return packed_manifest("set", relative_to=root, **given | options)
 
 
+def scan(path: Path) -> listings.Listing:
+    return listings.scan(path, finding.EXTENSIONS)
+
+
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A root with a task of four clips: a profile has at least one."""
     monkeypatch.setenv("MATPAC_ROOT", str(tmp_path))
-    monkeypatch.setenv("MATPAC_PROGRESS", "silent")
-    monkeypatch.delenv("MATPAC_DATA", raising=False)
     clips = ["--PJHxphWEs", "-0RWZT-miFs", "0G_vtzOJxyM", "_1nsbgYdQ8k"]
     write_folders(tmp_path / "task", clips)
     rows = zip(clips, "abab", ("train", "train", "valid", "test"), strict=True)
@@ -254,7 +256,7 @@ def test_members_are_judged_as_files_are(tmp_path: Path) -> None:
     column = [{"bytes": data, "path": name} for name, data in made.items()]
     write_parquet(tmp_path / "all.parquet", {"audio": column}, rows_per_group=5)
     for shard in ("all.tar", "all.parquet"):
-        listing = listings.scan(tmp_path / shard, finding.EXTENSIONS)
+        listing = scan(tmp_path / shard)
         assert listing.names == list(made) and listing.problem == ""
         for name, first, second in zip(listing.names, listing.first, listing.second, strict=True):
             (tmp_path / name).write_bytes(made[name])
@@ -304,10 +306,8 @@ def test_parquet_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     (root / "nowhere.parquet").symlink_to("gone")
     manifest, _ = manifest_of(root, max_bad_fraction=0.9)
     found = manifest.set_index("clip")["excluded"]
-    assert found["good.parquet/a.wav"] == "" and found["good.parquet/b.wav"] == (
-        "no bytes in this row"
-    )
-    assert found[-2:].tolist() == ["no bytes in this row", "zero bytes"]
+    assert found["good.parquet/a.wav"] == ""
+    assert found[-3:].tolist() == ["no bytes in this row"] * 2 + ["zero bytes"]
     wanted = "needed: one column of bytes, or one called 'audio')"
     assert found["two.parquet"] == f"cannot be read (got left, right; {wanted}"
     assert found["none.parquet"] == f"cannot be read (got none; {wanted}"
@@ -388,12 +388,9 @@ def test_a_damaged_tar_loses_only_what_is_unreadable(tmp_path: Path, name: str) 
 def test_one_block_of_zeros_ends_a_tar(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "a.tar", {"a.wav": bytes(1000)})
     whole = path.read_bytes()[: 512 + 1024]
-    for zeros, problem in (
-        (512, ""),
-        (511, "perhaps cut off: it ends without the mark of its end"),
-    ):
+    for zeros, problem in ((512, ""), (511, "perhaps cut off: it ends without the mark of its e")):
         path.write_bytes(whole + bytes(zeros))
-        assert listings.scan(path, finding.EXTENSIONS).problem == problem
+        assert scan(path).problem.startswith(problem) and bool(scan(path).problem) == bool(problem)
 
 
 def test_what_tars_are_made_of(tmp_path: Path) -> None:
@@ -406,11 +403,11 @@ def test_what_tars_are_made_of(tmp_path: Path) -> None:
         "pax": {"format": tarfile.PAX_FORMAT, "pax_headers": {"comment": "made by git"}},
     }.items():
         path = write_tar(tmp_path / f"{name}.tar", members, **options)
-        listing = listings.scan(path, finding.EXTENSIONS)
+        listing = scan(path)
         assert (listing.names, listing.problem) == (["./a.wav", long, "b.WAV"], ""), name
     one, two = (tmp_path / f"{name}.tar" for name in ("gnu", "pax"))
     (tmp_path / "joined.tar").write_bytes(one.read_bytes() + two.read_bytes())
-    joined = listings.scan(tmp_path / "joined.tar", finding.EXTENSIONS)
+    joined = scan(tmp_path / "joined.tar")
     assert len(joined.names) == 6 and joined.problem == ""
     for first, second in zip(joined.first, joined.second, strict=True):
         place = containers.Member(tmp_path / "joined.tar", first, second)
@@ -429,7 +426,7 @@ def test_what_tars_are_made_of(tmp_path: Path) -> None:
         header.pax_headers |= {"GNU.sparse.name": "holes.wav", "GNU.sparse.realsize": "9000"}
         header.size = 512 + 5
         tar.addfile(header, io.BytesIO(b"1\n8995\n5\n".ljust(512, b"\0") + b"sound"))
-    odd = listings.scan(tmp_path / "odd.tar", finding.EXTENSIONS)
+    odd = scan(tmp_path / "odd.tar")
     assert odd.names == [] and odd.problem == (
         "hard.wav: a link, or stored with holes; soft.wav: a link, or stored with holes; "
         "pipe.wav: a link, or stored with holes; and 2 more"
@@ -447,17 +444,14 @@ def test_tars_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     (root / "empty.tar").touch()
     (root / "text.tar").write_text("this is no tar\n" * 100)
     manifest, info = manifest_of(root, max_bad_fraction=0.9)
-    lost = manifest.set_index("clip")["excluded"][:6]
-    assert lost.to_dict() | {"lying.tar": "", "text.tar": ""} == {
-        "a.tar.gz": "cannot be read (compressed, so its members cannot be reached one by one)",
-        "b.tgz": "cannot be read (compressed, so its members cannot be reached one by one)",
-        "empty.tar": "cannot be read (empty file)",
-        "labels.tar": "no audio in it",
-        "lying.tar": "",
-        "text.tar": "",
-    }
-    assert lost["lying.tar"].startswith("cannot be read (")
-    assert lost["text.tar"].startswith("cannot be read (")
+    lost = manifest.set_index("clip")["excluded"][:6].to_dict()
+    for name in ("lying.tar", "text.tar"):
+        assert lost.pop(name).startswith("cannot be read (")
+    compressed = "cannot be read (compressed, so its members cannot be reached one by one)"
+    assert lost == {
+        "a.tar.gz": compressed, "b.tgz": compressed,
+        "empty.tar": "cannot be read (empty file)", "labels.tar": "no audio in it",
+    }  # fmt: skip
     assert (manifest["excluded"][6:] == "").all() and info["shards"] == 7
     with pytest.raises(ValueError, match=r"set: 6 of 7 shards cannot be used.*\n  a.tar.gz: cann"):
         manifest_of(root)
@@ -473,7 +467,7 @@ def test_records_of_a_shard_decide_neither_memory_nor_time(tmp_path: Path, name:
     path = tmp_path / "shard.tar"
     path.write_bytes(good.read_bytes()[:1024] + TRAPS[name] + trapped.read_bytes())
     with memory_for(100_000_000):
-        listing = listings.scan(path, finding.EXTENSIONS)
+        listing = scan(path)
     assert listing.names[0] == "a.wav" and listing.problem
     assert containers.read(containers.Member(path, listing.first[0], listing.second[0])) == b"1"
 
@@ -485,7 +479,7 @@ def test_the_size_of_a_member_is_bounded_by_its_shard(tmp_path: Path, size: int)
     path = tmp_path / "shard.tar"
     path.write_bytes(header.tobuf(tarfile.GNU_FORMAT) + bytes(10_240))
     with memory_for(100_000_000):
-        listing = listings.scan(path, finding.EXTENSIONS)
+        listing = scan(path)
         assert listing.problem.startswith(("cut off", "damaged at byte 0: "))
         for first, second in zip(listing.first, listing.second, strict=True):
             with pytest.raises(containers.UnreadableError, match="truncated: the last 8589924352"):
@@ -495,7 +489,7 @@ def test_the_size_of_a_member_is_bounded_by_its_shard(tmp_path: Path, size: int)
 @pytest.mark.skipif(not RECORDED.exists(), reason="the recorded inputs are not beside the project")
 def test_recorded_shards_give_one_problem_each() -> None:
     for path in RECORDED.glob("listing_*"):
-        assert listings.scan(path, finding.EXTENSIONS).problem, path
+        assert scan(path).problem, path
 
 
 def test_copies_of_a_clip_are_left_out_but_equal_names_are_not(tmp_path: Path) -> None:
@@ -549,53 +543,38 @@ def test_the_stage_tells_of_names_and_damage(project: Path, capsys: pytest.Captu
 # ------------------------------------------------------------------------------ kept and resumed
 
 
-@pytest.fixture
-def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
-    """Names of the containers that are scanned, and of the members that are checked."""
-    done: dict[str, list[str]] = {"scanned": [], "checked": []}
-    scan, check = listings.scan, reading.check
+def test_unchanged_containers_are_not_read_again(
+    tmp_path: Path, scanned: list[str], checked: list[str]
+) -> None:
+    root, names = tmp_path / "in", list(CLIPS)
 
-    def counting_scan(path: Path, suffixes: tuple[str, ...]) -> listings.Listing:
-        done["scanned"].append(path.name)
-        return scan(path, suffixes)
+    def read_now() -> tuple[pd.DataFrame, list[str], list[str]]:
+        scanned.clear(), checked.clear()
+        manifest, _ = manifest_of(root)
+        return manifest, list(scanned), [name.partition("::")[0] for name in checked]
 
-    def counting_check(path: Path) -> reading.AudioFacts:
-        done["checked"].append(path.name)
-        return check(path)
-
-    monkeypatch.setattr(packed.listings, "scan", counting_scan)
-    monkeypatch.setattr(audit.reading, "check", counting_check)
-    return done
-
-
-def test_unchanged_containers_are_not_read_again(tmp_path: Path, counted: dict) -> None:
-    root = tmp_path / "in"
-    names = list(CLIPS)
     write_tar(root / "a.tar", samples(names[:2]))
     write_tar(root / "b.tar", samples(names[2:4]))
     write_parquet(root / "c.parquet", {"audio": [content(clip) for clip in names[4:]]})
-    first, _ = manifest_of(root)
-    assert counted["scanned"] == ["a.tar", "b.tar", "c.parquet"] and len(counted["checked"]) == 7
-    counted["scanned"].clear(), counted["checked"].clear()
-    second, _ = manifest_of(root)
+    first, containers, members = read_now()
+    assert containers == ["a.tar", "b.tar", "c.parquet"] and len(members) == 7
+    second, *read = read_now()
     pd.testing.assert_frame_equal(first, second)
-    assert counted == {"scanned": [], "checked": []}
+    assert read == [[], []]
     write_tar(root / "b.tar", samples(names[2:3]))
-    third, _ = manifest_of(root)
-    assert counted["scanned"] == ["b.tar"]
-    assert [name.partition("::")[0] for name in counted["checked"]] == ["b.tar"]
+    third, *read = read_now()
+    assert read == [["b.tar"], ["b.tar"]]
     assert third["clip"].tolist() == [*first["clip"][:3], *first["clip"][4:]]
     (root / "a.tar").unlink()
     (root / "d.tar").write_text("no tar")
-    counted["scanned"].clear()
     for _ in range(2):  # what gives nothing is tried again
-        fourth, _ = manifest_of(root)
-    assert counted["scanned"] == ["d.tar"] * 2
+        fourth, containers, _ = read_now()
+        assert containers == ["d.tar"]
     assert fourth["clip"].tolist() == ["d.tar", *third["clip"][2:]]
 
 
 def test_an_interrupted_scan_is_continued(
-    tmp_path: Path, counted: dict, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, scanned: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (packed, audit):
         monkeypatch.setattr(module, "SECONDS_BETWEEN_SAVES", 0.0)
@@ -603,19 +582,12 @@ def test_an_interrupted_scan_is_continued(
     for letter, clip in zip("abc", CLIPS, strict=False):
         write_tar(tmp_path / f"in/{letter}.tar", samples([clip]))
     (tmp_path / "in/a.tar").write_bytes((tmp_path / "in/a.tar").read_bytes()[:-10240])
-    scan = packed.listings.scan
-
-    def until_c(path: Path, suffixes: tuple[str, ...]) -> listings.Listing:
-        if path.name == "c.tar":
-            raise KeyboardInterrupt
-        return scan(path, suffixes)
-
-    monkeypatch.setattr(packed.listings, "scan", until_c)
+    scanned.until = "c.tar"
     with pytest.raises(KeyboardInterrupt):
         manifest_of(tmp_path / "in")
-    monkeypatch.setattr(packed.listings, "scan", scan)
+    scanned.until = ""
     manifest, _ = manifest_of(tmp_path / "in")
-    assert counted["scanned"] == ["a.tar", "b.tar", "c.tar"]
+    assert scanned == ["a.tar", "b.tar", "c.tar"]
     assert len(manifest) == 4 and "cut off" in manifest["excluded"][0]
     assert manifest["duration_s"].tolist()[2:] == [0.5, SHORT]
     pd.testing.assert_frame_equal(manifest, manifest_of(tmp_path / "in")[0])
@@ -680,12 +652,12 @@ def test_what_the_parameters_may_name(project: Path) -> None:
     assert named("x/deep", "x", "y/c-1.tar") == [
         ".", "x/a.tar", "x/deep/b.tar", "y/c-1.tar"
     ]  # fmt: skip
-    gone = sections({"set": 1.0}, set={"source": "packed", "shards": ["x/c-*.tar", "z"]})
-    params = parse(FetchParams, gone)
+    gone = {"source": "packed", "shards": ["x/c-*.tar", "z"]}
     with pytest.raises(FileNotFoundError) as error:
-        sources.sources(params)
-    assert f"datasets.set.shards: no folder or file {project}/x/c-*.tar" in str(error.value)
-    assert f"datasets.set.shards: no folder or file {project}/z" in str(error.value)
+        sources.sources(parse(FetchParams, sections({"set": 1.0}, set=gone)))
+    for name in gone["shards"]:
+        said = f"datasets.set.shards: no folder or file {project}/{name}"
+        assert said in str(error.value)
 
 
 def test_changed_shards_are_noticed(project: Path) -> None:

@@ -101,8 +101,6 @@ class Toy:
 
 @pytest.fixture
 def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
-    monkeypatch.setenv("MATPAC_PROGRESS", "silent")
-    monkeypatch.setenv("NO_PROXY", "*")
     for name, value in {"TRIES": 2, "WAIT_S": 0.001, "LONGEST_WAIT_S": 1, "SILENCE_S": 0.5}.items():
         monkeypatch.setattr(transfer, name, value)
     with hosts.serving(b"") as host:

@@ -33,8 +33,6 @@ ESC10 = Path(__file__).parents[3] / "shared/datasets/esc10"
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project without any data; data sets lie in ``tmp_path/data``."""
     monkeypatch.setenv("MATPAC_ROOT", str(tmp_path / "project"))
-    monkeypatch.setenv("MATPAC_PROGRESS", "silent")
-    monkeypatch.delenv("MATPAC_DATA", raising=False)
     (tmp_path / "data").mkdir()
     return tmp_path
 

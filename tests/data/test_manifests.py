@@ -71,7 +71,9 @@ def parse_params(folder: Path, **logmel: Any) -> FetchParams:
 
 
 @pytest.fixture
-def four_files(tmp_path: Path) -> Path:
+def four_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The project, too."""
+    monkeypatch.setenv("MATPAC_ROOT", str(tmp_path))
     for name in "abcd":
         write_tone(tmp_path / "audio" / f"{name}.wav")
     return tmp_path
@@ -232,8 +234,7 @@ def test_a_file_whose_name_is_not_utf8_is_named_and_left_out(four_files: Path) -
     manifests.save(four_files, manifest, info)
 
 
-def test_the_stage_takes_several_folders(four_files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MATPAC_ROOT", str(four_files))
+def test_the_stage_takes_several_folders(four_files: Path) -> None:
     write_tone(four_files / "b/audio/e.wav")
     birds = {"source": "folder", "audio": ["audio", "b/audio"]}
     sections = parse_params(four_files).model_dump() | {"datasets": {"birds": birds}}
@@ -322,9 +323,8 @@ NOT_DRAWN = "no validation part can be drawn from"
     ids=["one class", "one clip", "one group", "several labels", "splits"],
 )
 def test_a_task_that_no_probe_can_learn_is_refused(
-    four_files: Path, monkeypatch: pytest.MonkeyPatch, rows: str, columns: dict, message: str
+    four_files: Path, rows: str, columns: dict, message: str
 ) -> None:
-    monkeypatch.setenv("MATPAC_ROOT", str(four_files))
     lines = [f"{name},{row}" for name, row in zip("abcd", rows.split(), strict=False)]
     write_csv(four_files, "\n".join(["filename,class,fold,group", *lines]) + "\n")
     sections = parse_params(four_files).model_dump()
@@ -429,10 +429,8 @@ def test_missing_csv_and_audio_folder(tmp_path: Path) -> None:
 
 
 def test_stage_writes_and_reloads_manifests(
-    four_files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    four_files: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setenv("MATPAC_ROOT", str(four_files))
-    monkeypatch.delenv("MATPAC_DATA", raising=False)
     write_csv(four_files, TASK + "x.wav,crow,1\n")
     write_tone(four_files / "audio/e.wav")
     write_tone(four_files / "audio/f.wav")
@@ -448,38 +446,32 @@ def test_stage_writes_and_reloads_manifests(
     assert "1 excluded:\n  x.wav: missing file" in capsys.readouterr().out
 
 
-def test_stage_fails_when_too_many_clips_are_bad(
-    four_files: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MATPAC_ROOT", str(four_files))
+def test_stage_fails_when_too_many_clips_are_bad(four_files: Path) -> None:
     write_csv(four_files, "filename,class,fold\na.wav,owl,1\nb.wav,owl,2\nx.wav,crow,1\n")
     with pytest.raises(ValueError, match=r"birds: 1 of 3 .*max_bad_fraction 0\.3\n  x\.wav: miss"):
         fetch(parse_params(four_files, max_bad_fraction=0.3))
     assert not (four_files / "data/mini/manifests/birds.parquet").exists()
 
 
-def test_unchanged_files_are_not_read_again(
-    four_files: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unchanged_files_are_not_read_again(four_files: Path, checked: list[str]) -> None:
     text = "filename\na.wav\nb.wav\nc.wav\n"
-    manifest_of(four_files, text)
-    read = []
-    check = reading.check
-    monkeypatch.setattr(reading, "check", lambda path: (read.append(path.name), check(path))[1])
-    manifest_of(four_files, text)
-    assert read == []
+
+    def read_now(text: str) -> tuple[list[str], list[float]]:
+        checked.clear()
+        manifest, _ = manifest_of(four_files, text)
+        return list(checked), manifest["duration_s"].tolist()
+
+    read_now(text)
+    assert read_now(text)[0] == []
     write_tone(four_files / "audio/b.wav", duration_s=0.3)
-    manifest, _ = manifest_of(four_files, text + "d.wav\n")
-    assert read == ["b.wav", "d.wav"]
+    assert read_now(text + "d.wav\n") == (["b.wav", "d.wav"], [0.2, 0.3, 0.2, 0.2])
     (four_files / "audio").rename(four_files / "moved")
     (four_files / "audio").symlink_to("moved")  # another folder by the same name
-    manifest_of(four_files, text)
-    assert read[2:] == ["a.wav", "b.wav", "c.wav"]
-    assert manifest["duration_s"].tolist() == [0.2, 0.3, 0.2, 0.2]
+    assert read_now(text)[0] == ["a.wav", "b.wav", "c.wav"]
 
 
 def test_what_the_system_refused_to_read_is_tried_again(
-    four_files: Path, monkeypatch: pytest.MonkeyPatch
+    four_files: Path, monkeypatch: pytest.MonkeyPatch, checked: list[str]
 ) -> None:
     def refused(path: Path) -> soundfile.SoundFile:
         raise soundfile.LibsndfileError(reading.SYSTEM_ERROR)
@@ -491,27 +483,23 @@ def test_what_the_system_refused_to_read_is_tried_again(
         assert manifest["excluded"].item().startswith("cannot be read (")
     manifest, _ = manifest_of(four_files, "filename\na.wav\nb.wav\n")
     assert manifest["excluded"].str.partition(" (")[0].tolist() == ["", "not audio"]
-    monkeypatch.setattr(reading, "check", lambda path: 1 / 0)  # the rest is kept
+    checked.clear()  # the rest is kept
     manifest_of(four_files, "filename\na.wav\nb.wav\n")
+    assert checked == []
 
 
-def test_interrupted_check_is_continued(four_files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_check_is_continued(
+    four_files: Path, monkeypatch: pytest.MonkeyPatch, checked: list[str]
+) -> None:
     monkeypatch.setattr(audit, "FILES_PER_JOB", 1)
     monkeypatch.setattr(audit, "SECONDS_BETWEEN_SAVES", 0.0)
-    check, read = reading.check, []
-
-    def until_c(path: Path) -> reading.AudioFacts:
-        if path.name == "c.wav":
-            raise KeyboardInterrupt
-        return check(path)
-
     text = "filename\na.wav\nb.wav\nc.wav\nd.wav\n"
-    monkeypatch.setattr(reading, "check", until_c)
+    checked.until = "c.wav"
     with pytest.raises(KeyboardInterrupt):
         manifest_of(four_files, text)
-    monkeypatch.setattr(reading, "check", lambda path: (read.append(path.name), check(path))[1])
+    checked.until = ""
     manifest, _ = manifest_of(four_files, text)
-    assert read == ["c.wav", "d.wav"]
+    assert checked == ["a.wav", "b.wav", "c.wav", "d.wav"]
     assert (manifest["duration_s"] == 0.2).all()
 
 
@@ -537,7 +525,6 @@ def test_embedded_data_set_is_rendered_once(
     monkeypatch.setattr(matpac, "corpus", corpus, raising=False)
     monkeypatch.setitem(config.RECIPES, "notes", ("multiclass", 3))
     monkeypatch.setenv("MATPAC_ROOT", str(tmp_path))
-    monkeypatch.delenv("MATPAC_DATA", raising=False)
 
     def run(seed: int) -> dict[str, Any]:
         notes = {"source": "embedded", "recipe": "notes", "num_clips": 3, "seed": seed}

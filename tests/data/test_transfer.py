@@ -25,9 +25,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
-    monkeypatch.setenv("MATPAC_PROGRESS", "silent")
-    monkeypatch.setenv("NO_PROXY", "*")
+def host() -> Iterator[Host]:
     with hosts.serving(CONTENT) as host:
         yield host
 
