@@ -123,14 +123,6 @@ def test_a_file_read_in_blocks_of_any_size_gives_the_same_bits(
         np.testing.assert_array_equal(piece, right)
 
 
-def test_channels_are_averaged(tmp_path: Path) -> None:
-    left, right = noise(2000), noise(2000, seed=1)
-    path = tmp_path / "a.wav"
-    soundfile.write(path, np.stack([left, right], axis=1), 16000, subtype="FLOAT")
-    ours = np.concatenate(list(pieces(path, Cut())))
-    np.testing.assert_allclose(ours, (left + right) / 2, rtol=0, atol=1e-8)  # float32's rounding
-
-
 # ----------------------------------------------------------------------------------- waveforms
 
 
@@ -179,23 +171,21 @@ def test_what_is_no_waveform_is_refused(source: object, rate: int | None, messag
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"none\.wav: no such file"):
-        list(pieces(tmp_path / "none.wav", Cut()))
-    with pytest.raises(ValueError, match="got a folder, allowed here: one file"):
-        list(pieces(tmp_path, Cut()))
     (tmp_path / "text.wav").write_text("no sound at all")
-    with pytest.raises(ValueError, match=r"text\.wav: not audio"):
-        list(pieces(tmp_path / "text.wav", Cut()))
     soundfile.write(tmp_path / "whole.wav", noise(9000), 16000)
     (tmp_path / "cut.wav").write_bytes((tmp_path / "whole.wav").read_bytes()[:-999])
-    with pytest.raises(ValueError, match=r"cut\.wav: truncated: the last 999 bytes are missing"):
-        list(pieces(tmp_path / "cut.wav", Cut()))
     soundfile.write(tmp_path / "short.wav", noise(441), 44100)
-    with pytest.raises(ValueError, match=r"short\.wav: got 0.01 s, allowed: at least 0.025 s"):
-        list(pieces(tmp_path / "short.wav", Cut(min_samples=400)))
     soundfile.write(tmp_path / "empty.wav", noise(0), 44100)
-    with pytest.raises(ValueError, match=r"empty\.wav: got 0 s"):
-        list(pieces(tmp_path / "empty.wav", Cut()))
+    for name, message in {
+        "none.wav": r"none\.wav: no such file",
+        "": "got a folder, allowed here: one file",
+        "text.wav": r"text\.wav: not audio",
+        "cut.wav": r"cut\.wav: truncated: the last 999 bytes are missing",
+        "short.wav": r"short\.wav: got 0.01 s, allowed: at least 0.025 s",
+        "empty.wav": r"empty\.wav: got 0 s",
+    }.items():
+        with pytest.raises((FileNotFoundError, ValueError), match=message):
+            list(pieces(tmp_path / name, Cut(min_samples=400)))
 
 
 # -------------------------------------------------------------------------------------- memory
@@ -213,9 +203,9 @@ print(num_samples, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 
 def test_a_long_file_needs_no_more_memory_than_a_short_one(tmp_path: Path) -> None:
-    """20 minutes at 44.1 kHz are 212 MB as float32, and 77 MB resampled."""
+    """10 minutes at 44.1 kHz are 106 MB as float32, and 38 MB resampled."""
     second = np.round(32767 * np.clip(noise(44100), -1, 1)).astype(np.int16)
-    for name, seconds in (("short", 60), ("long", 1200)):
+    for name, seconds in (("short", 60), ("long", 600)):
         with soundfile.SoundFile(tmp_path / f"{name}.wav", "w", 44100, 1) as file:
             for _ in range(seconds // 60):
                 file.write(np.tile(second, 60))
@@ -229,5 +219,5 @@ def test_a_long_file_needs_no_more_memory_than_a_short_one(tmp_path: Path) -> No
     )
     (tmp_path / "long.wav").unlink()  # pytest keeps its folders for a while
     num_samples, kib = map(int, done.stdout.split())
-    assert num_samples == 1200 * 16000
+    assert num_samples == 600 * 16000
     assert kib < 30 * 1024  # the allocator's own play; holding either waveform would show

@@ -59,17 +59,13 @@ def test_flacs_of_other_depths_are_libsndfiles_to_the_bit(tmp_path: Path, subtyp
     assert reading.read(tmp_path / "a.flac")[0].tobytes() == theirs.mean(axis=1).tobytes()
 
 
-def test_audio_is_the_mean_over_channels_and_parts_can_be_read(tmp_path: Path) -> None:
-    left, right = np.linspace(0, 0.5, 1000), np.linspace(0.5, 0, 1000)
-    soundfile.write(tmp_path / "a.wav", np.stack([left, right], axis=1), 1000, subtype="FLOAT")
-    samples, rate = reading.read(tmp_path / "a.wav")
-    assert rate == 1000 and samples.dtype == np.float32 and samples.shape == (1000,)
-    np.testing.assert_allclose(samples, 0.25, atol=1e-7)
-    soundfile.write(tmp_path / "b.wav", left, 1000, subtype="FLOAT")
-    part, _ = reading.read(tmp_path / "b.wav", start_s=0.1, duration_s=0.05)
-    np.testing.assert_allclose(part, left[100:150], atol=1e-7)
+def test_floats_are_averaged_over_channels_and_read_in_part(tmp_path: Path) -> None:
+    sides = np.random.default_rng(0).uniform(-1, 1, (1000, 2))
+    soundfile.write(tmp_path / "a.wav", sides, 1000, subtype="FLOAT")
+    part, _ = reading.read(tmp_path / "a.wav", start_s=0.1, duration_s=0.05)
+    np.testing.assert_allclose(part, sides[100:150].mean(axis=1), atol=1e-7)
     with pytest.raises(reading.UnusableAudioError, match="100 of 200 samples are there"):
-        reading.read(tmp_path / "b.wav", start_s=0.9, duration_s=0.2)
+        reading.read(tmp_path / "a.wav", start_s=0.9, duration_s=0.2)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e13, -1e13])
