@@ -16,6 +16,11 @@ from mutants import mutants
 
 from matpac.audio.logmel import log_mel, resample
 
+try:
+    import av
+except ImportError:  # then nobody says how much sound is in a damaged file
+    av = None
+
 SOAK = bool(os.environ.get("MATPAC_SOAK"))
 ROUNDS = 20 if SOAK else 3
 EACH = 1000
@@ -45,7 +50,6 @@ def bounds() -> Iterator[None]:
 
 
 def ffmpegs_count(data: bytes) -> int | None:
-    av = pytest.importorskip("av")
     try:
         with av.open(io.BytesIO(data)) as file:
             return sum(frame.samples for frame in file.decode(audio=0))
@@ -81,7 +85,7 @@ def test_damaged_files_give_their_audio_or_a_reason(
             assert found and "MemoryError" not in found
             continue
         read += 1
-        assert is_right(kind, data, len(found), counts[kind]), (kind, len(found))
+        assert not av or is_right(kind, data, len(found), counts[kind]), (kind, len(found))
         wave = resample(torch.from_numpy(found), faults.RATE, 16000)
         assert len(wave) < 400 or np.isfinite(log_mel(wave).numpy()).all()
     assert EACH / 10 < read < EACH / 2
