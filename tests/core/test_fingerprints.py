@@ -38,9 +38,6 @@ def test_closure_of_all_kinds_of_imports(package: Path) -> None:
     assert import_closure("entry") == expected
     assert import_closure("pack.inner") == ["pack/inner.py"]
     assert import_closure("other") == ["other.py"]
-
-
-def test_a_module_that_does_not_exist(package: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no module matpac\.nothing"):
         import_closure("nothing")
 

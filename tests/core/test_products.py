@@ -55,16 +55,9 @@ def test_the_product_comes_from_onednn_where_it_can() -> None:
         assert products.linear(inputs, weight, bias).dtype == torch.bfloat16
     assert products.linear(inputs.to("meta"), weight.to("meta")).shape == (4, 5)
     assert products.linear(inputs[:0], weight, bias).shape == (0, 5)
-
-
-@pytest.mark.parametrize(("out", "inner", "ours"), [(512, 512, True), (512, 511, False)])
-def test_small_layers_stay_as_torch_has_them(out: int, inner: int, ours: bool) -> None:
-    inputs, weight, bias = operands((2, inner), out)
-    value = products.layer(inputs, weight, bias)
-    assert ("_Linear" in value.grad_fn.name()) == (ours and products._AVAILABLE)
-    module = products.Linear(inner, out)
-    module.load_state_dict({"weight": weight, "bias": bias})
-    assert torch.equal(module(inputs), value)
+    for inner, large in ((512, True), (511, False)):  # small layers stay as torch has them
+        value = products.layer(*operands((2, inner), 512))
+        assert ("_Linear" in value.grad_fn.name()) == (large and products._AVAILABLE)
 
 
 def test_gradients_only_where_they_are_wanted() -> None:
@@ -93,4 +86,7 @@ def test_the_layer_is_torchs_with_another_product() -> None:
     assert list(ours.state_dict()) == ["weight", "bias"]
     inputs = torch.randn(3, 6)
     torch.testing.assert_close(ours(inputs), theirs(inputs))
+    large, values = products.Linear(512, 512), operands((2, 512), 512)
+    large.load_state_dict({"weight": values[1], "bias": values[2]})
+    assert torch.equal(large(values[0]), products.layer(*values))
     assert gradcheck(ours.double(), (inputs.double().requires_grad_(),))

@@ -160,13 +160,10 @@ def soundfont_tables(content: bytes) -> dict[str, list[tuple]]:
     start = content.index(b"pdta") + 4
     tables = {}
     while len(tables) < len(forms) and start < len(content):
-        name, size = (
-            content[start : start + 4].decode(),
-            int.from_bytes(content[start + 4 : start + 8], "little"),
-        )
-        if name in forms:
+        name, size = struct.unpack_from("<4sI", content, start)
+        if form := forms.get(name.decode()):
             body = content[start + 8 : start + 8 + size]
-            tables[name] = list(struct.iter_unpack(forms[name], body))
+            tables[name.decode()] = list(struct.iter_unpack(form, body))
         start += 8 + size + size % 2
     return tables
 

@@ -2,7 +2,6 @@
 
 import os
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,13 +9,13 @@ import pandas as pd
 import pytest
 import soundfile
 
-import matpac
+from matpac import corpus
 from matpac.audio import reading
 from matpac.core import files
 from matpac.core.parallel import Workers
-from matpac.data import audit, config, manifests
+from matpac.data import audit, manifests
 from matpac.data.config import FetchParams
-from matpac.data.fetch import fetch
+from matpac.data.fetch import embedded_manifest, fetch
 from matpac.data.folders import folder_manifest, plain_manifest
 from matpac.data.labels import in_order
 from matpac.data.tables import read_rows, read_table
@@ -506,40 +505,25 @@ def test_interrupted_check_is_continued(
 def test_embedded_data_set_is_rendered_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rendered = []
+    rendered, render = [], corpus.render
 
-    def render(recipe: str, folder: Path, *, num_clips: int, seed: int, workers: Any) -> tuple:
-        rendered.append((recipe, num_clips, seed))
-        names = [f"{i}.wav" for i in range(num_clips)]
-        for name in names:
-            write_tone(folder / name)
-        columns = {"clip": names, "path": names, "start_s": 0.0, "duration_s": 0.2, "split": ""}
-        columns |= {"fold": 0, "group": names, "sha256": "", "excluded": ""}
-        info = {"kind": "unlabelled", "metric": None, "split_scheme": None, "num_folds": 0}
-        info |= {"classes": [], "source": "embedded corpus, code 12"}
-        return pd.DataFrame(columns), info
-
-    code = tmp_path / "code/__init__.py"
-    files.write_json(code, "stands for the corpus")
-    corpus = SimpleNamespace(__file__=code, render=render)
-    monkeypatch.setattr(matpac, "corpus", corpus, raising=False)
-    monkeypatch.setitem(config.RECIPES, "notes", ("multiclass", 3))
-    monkeypatch.setenv("MATPAC_ROOT", str(tmp_path))
+    def noted(recipe: str, folder: Path, **options: Any) -> tuple:
+        rendered.append(options["seed"])
+        return render(recipe, folder, **options)
 
     def run(seed: int) -> dict[str, Any]:
-        notes = {"source": "embedded", "recipe": "notes", "num_clips": 3, "seed": seed}
-        sections = {"profile": "mini", "storage": None, "datasets": {"notes": notes}}
-        sections |= {"corpora": {"notes": 1.0}, "tasks": ["notes"], "logmel": LOGMEL}
-        return fetch(parse(FetchParams, sections))["notes"]
+        given = {"recipe": "pretraining", "num_clips": 3, "seed": seed} | place(tmp_path)
+        return embedded_manifest("notes", audio_folder=tmp_path / "audio", **given)[1]
 
+    monkeypatch.setattr(corpus, "render", noted)
     info = run(1)
-    assert (info["num_clips"], info["audio"], info["name"]) == (3, "audio/notes", "notes")
-    assert (info["source"], info["made_by"]) == ("embedded", "embedded corpus, code 12")
-    assert run(1) == info and rendered == [("notes", 3, 1)]
+    assert (info["num_clips"], info["name"], info["source"]) == (3, "notes", "embedded")
+    assert info["made_by"].startswith("embedded corpus, seed 1, code ")
+    assert run(1) == info and rendered == [1]
     run(2)
-    assert rendered[1:] == [("notes", 3, 2)]
-    (tmp_path / "data/mini/audio/notes/1.wav").unlink()
-    assert run(2)["num_clips"] == 3 and len(rendered) == 3  # lost audio is rendered again
+    (tmp_path / "audio/pretraining-00001.wav").unlink()
+    run(2)
+    assert rendered == [1, 2, 2]  # lost audio is rendered again
 
 
 def test_content_hash_ignores_labels_but_not_files() -> None:

@@ -159,9 +159,6 @@ def test_clips_that_fail_now_are_listed_and_tried_again(corpus: Corpus, store_fo
     hidden.rename(corpus.folder / "b.wav")
     index, _ = corpus.build(store_folder, max_bad_fraction=0.0)
     assert index["num_clips"] == 4
-
-
-def test_no_usable_clip_is_an_error(corpus: Corpus, store_folder: Path) -> None:
     corpus.manifest["excluded"] = "made up"
     with pytest.raises(ValueError, match="noise: 4 of 4 clips cannot be used"):
         corpus.build(store_folder, max_bad_fraction=1.0)
@@ -260,11 +257,10 @@ def test_stage_tracks_indices_and_leaves_pretraining_alone(
 
 
 def test_stage_takes_given_normalisation(project: Path) -> None:
-    params = folder_params(["music"], mean=-7.056, std=4.193)
+    given = {"mean": -7.056, "std": 4.193}
+    params = folder_params(["music"], **given)
     fetch(params)
-    assert preprocess(params)["pretraining"]["normalisation"] == {
-        "mean": -7.056, "std": 4.193, "measured": False
-    }  # fmt: skip
+    assert preprocess(params)["pretraining"]["normalisation"] == given | {"measured": False}
 
 
 @pytest.mark.parametrize("level", [0.0, 0.25], ids=["silent", "constant"])
