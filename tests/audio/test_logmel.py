@@ -150,13 +150,13 @@ def exactly_resampled(samples: np.ndarray, source: int, target: int) -> np.ndarr
 
 @pytest.mark.parametrize(("source", "target"), [(11127, 16000), (2003, 1999), (44056, 16000)])
 def test_rates_with_large_terms_have_the_same_filter(source: int, target: int) -> None:
-    waveform = torch.rand(2, 3000, generator=torch.Generator().manual_seed(0)) - 0.5
+    waveform = torch.rand(2, 1500, generator=torch.Generator().manual_seed(0)) - 0.5
     ours = resample(waveform, source, target)
     assert not torch.equal(ours[0], ours[1])
     for row, samples in zip(ours, waveform, strict=True):
         exact = exactly_resampled(samples.double().numpy(), source, target)
         np.testing.assert_allclose(row, exact, rtol=0, atol=2e-6)  # float32, some 400 terms
-    parts = torch.tensor_split(waveform, [1, 40, 41, 2000], dim=-1)
+    parts = torch.tensor_split(waveform, [1, 40, 41, 1000], dim=-1)
     assert torch.equal(torch.cat(list(logmel.resampled(parts, source, target)), -1), ours)
 
 
@@ -175,8 +175,8 @@ from scipy.signal import upfirdn
 from matpac.audio import logmel
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for rate in map(int, sys.argv[1:]):
-    samples = sum(len(b) for b in logmel.resampled([torch.zeros(4 * rate)], rate, 16000))
-    assert abs(samples - 64000) <= 1, samples
+    samples = sum(len(b) for b in logmel.resampled([torch.zeros(2 * rate)], rate, 16000))
+    assert abs(samples - 32000) <= 1, samples
     logmel._filter.cache_clear()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """

@@ -18,7 +18,7 @@ import workers_ddp
 from matpac.core import distributed
 from matpac.pretraining.batches import Batches, Corpus
 
-UPDATES, LOST = 4, 7
+UPDATES, LOST = 4, 3
 # Some gradients are 0 but for rounding (of the attention's key bias, say); divided by their own
 # size, as Adam does with its usual epsilon, they would move weights by chance.
 RATE, EPS = 0.03, 1e-3

@@ -270,7 +270,7 @@ def test_members_are_judged_as_files_are(tmp_path: Path) -> None:
             assert not found.problem or ", whole" not in name, name
             if not found.problem:
                 path = tmp_path / f"{shard}::{first}+{second}"
-                for part in ({}, {"start_s": 0.1, "duration_s": 0.1}):
+                for part in ({}, {"start_s": 0.05, "duration_s": 0.05}):
                     ours, theirs = reading.read(path, **part), reading.read(tmp_path / name, **part)
                     assert ours[1] == theirs[1]
                     np.testing.assert_array_equal(ours[0], theirs[0])
