@@ -77,11 +77,8 @@ def test_the_parameter_is_taken_before_the_variable(
 ) -> None:
     monkeypatch.setenv(VARIABLE, "tcp://127.0.0.1:1")
     assert checked(connected(local), list(texts)) == list(texts.values())
-    with pytest.raises(
-        ConnectionError,
-        match=r"DASK_SCHEDULER_ADDRESS: got 'tcp://127\.0\.0\.1:1', where no Dask scheduler "
-        r"answered within",
-    ):
+    said = r"DASK_SCHEDULER_ADDRESS: got 'tcp://127\.0\.0\.1:1', where no Dask scheduler answered"
+    with pytest.raises(ConnectionError, match=said):
         checked(Workers(preload="math"), list(texts))
     monkeypatch.setenv(VARIABLE, local.scheduler_address)
     assert checked(Workers(preload="math"), list(texts)) == list(texts.values())
@@ -169,11 +166,9 @@ def test_a_job_whose_workers_are_killed(
         wait_until(lambda: any(client.processing().values()))
         (busy,) = [worker for worker, jobs in client.processing().items() if jobs]
         os.kill(processes[busy], signal.SIGKILL)
-        with pytest.raises(
-            RuntimeError,
-            match=r"logmel\.scheduler tcp://\S+: 1 workers ended abruptly on the same job, most "
-            r"often for lack of memory; .* what is finished is kept: run the stage again",
-        ):
+        said = r"logmel\.scheduler tcp://\S+: 1 workers ended abruptly on the same job, most often "
+        said += "for lack of memory; .* what is finished is kept: run the stage again"
+        with pytest.raises(RuntimeError, match=said):
             results.result(60)
     wait_until(lambda: len(local.scheduler.workers) == 2)
 
@@ -199,47 +194,34 @@ def test_both_stages_run_on_it(
     assert len(made["here"]) > 10 and made["here"] == made["there"]
 
 
-def start(module: str, *arguments: str, without_library: Path | None = None) -> subprocess.Popen:
-    """A scheduler or worker as users start them, optionally where this library is missing."""
-    environment = dict(os.environ)
-    if without_library is not None:
-        broken = without_library / "matpac.py"
-        broken.write_text("raise ModuleNotFoundError(\"No module named 'matpac'\")")
-        environment["PYTHONPATH"] = str(without_library)
-    command = [sys.executable, "-m", f"distributed.cli.{module}", *arguments]
-    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    return subprocess.Popen(command, env=environment, cwd=without_library, **silent)
-
-
 @contextmanager
-def started(
-    folder: Path, *, without_library: Path | None = None
-) -> Iterator[tuple[str, subprocess.Popen]]:
-    """Address and process of a scheduler with one worker."""
+def started(folder: Path, *, cwd: Path | None = None) -> Iterator[tuple[str, subprocess.Popen]]:
+    """Address and process of a scheduler with one worker, as users start them."""
     file = folder / "scheduler.json"
+    commands = (
+        ["dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--dashboard-address", ":0"],
+        ["dask_worker", "--nthreads", "1", "--no-nanny"],
+    )
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with ExitStack() as stack:
         processes = []
-        for module, arguments in (
-            ("dask_scheduler", ["--host", "127.0.0.1", "--port", "0", "--dashboard-address", ":0"]),
-            ("dask_worker", ["--nthreads", "1", "--no-nanny"]),
-        ):
-            arguments += ["--scheduler-file", str(file)]
-            process = start(module, *arguments, without_library=without_library)
+        for module, *arguments in commands:
+            command = [sys.executable, "-m", f"distributed.cli.{module}", *arguments]
+            process = subprocess.Popen([*command, "--scheduler-file", file], cwd=cwd, **silent)
             stack.callback(process.wait)
             stack.callback(process.kill)
             processes.append(process)
-        wait_until(file.exists)
-        wait_until(lambda: bool(file.read_text()))
+        wait_until(lambda: file.exists() and bool(file.read_text()))
         yield files.read_json(file)["address"], processes[0]
 
 
 @pytest.mark.slow
-def test_workers_that_lack_this_library_say_so(
-    texts: dict[Path, str], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    elsewhere = tmp_path_factory.mktemp("elsewhere")
+def test_workers_that_lack_this_library_say_so(texts: dict[Path, str], tmp_path: Path) -> None:
+    (tmp_path / "cwd").mkdir()
+    missing = "raise ModuleNotFoundError(\"No module named 'matpac'\")"
+    (tmp_path / "cwd/matpac.py").write_text(missing)
     with (
-        started(tmp_path, without_library=elsewhere) as (address, _),
+        started(tmp_path, cwd=tmp_path / "cwd") as (address, _),
         pytest.raises(RuntimeError, match=r"a worker cannot import this library \(No module named"),
     ):
         checked(Workers(preload="math", scheduler=address), list(texts))

@@ -418,7 +418,7 @@ def test_is_unpacked_knows_what(tmp_path: Path) -> None:
     assert not archives.is_unpacked(archive(), folder)
 
 
-def test_interrupted_or_killed_while_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopped_while_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
