@@ -48,13 +48,6 @@ def independent_frame(samples: np.ndarray) -> np.ndarray:
     return np.log(np.array(mel) + 2.0**-23)
 
 
-@pytest.mark.parametrize("frequency_hz", [200, 1000, 3000, 7000])
-def test_sine_peaks_in_its_band(frequency_hz: int) -> None:
-    peak = int(log_mel(sine(frequency_hz)).mean(dim=1).argmax())
-    edges = slaney_edges(80, 50, 8000)
-    assert edges[peak] < frequency_hz < edges[peak + 2]
-
-
 def test_frame_equals_independent_computation() -> None:
     samples = np.random.default_rng(1).uniform(-0.5, 0.5, 2000).astype(np.float32)
     frames = log_mel(torch.from_numpy(samples))
@@ -104,14 +97,6 @@ def test_equals_released_front_end() -> None:
         # Near silence the logarithm magnifies the rounding of the FFT; with an offset of 1e-6,
         # silence alone would differ by 2.1.
         np.testing.assert_allclose(ours, recorded[f"logmel__{length}"], rtol=0, atol=3e-4)
-
-
-@pytest.mark.parametrize("rate", [8000, 22050, 44100, 96000])
-def test_resampling_keeps_a_tone(rate: int) -> None:
-    resampled = resample(sine(1000, rate=rate), rate, 16000)
-    assert resampled.shape == (16000,)
-    inside = slice(1000, 15000)  # the ends are filtered with the silence around them
-    torch.testing.assert_close(resampled[inside], sine(1000)[inside], rtol=0, atol=2e-3)
 
 
 KAISER_BEST = {
@@ -187,11 +172,6 @@ def test_no_rate_decides_the_memory() -> None:
     command = [sys.executable, "-c", ODD, *rates]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert int(done.stdout) < 400 * 1024  # KiB; 17.6 GB with a whole period in one kernel
-
-
-def test_resampling_removes_what_would_alias() -> None:
-    resampled = resample(sine(9000, rate=44100), 44100, 16000)
-    assert resampled[1000:15000].abs().max() < 1e-3
 
 
 def test_same_rate_is_untouched() -> None:

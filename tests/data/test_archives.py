@@ -386,12 +386,6 @@ def test_a_wrong_byte_is_noticed(tmp_path: Path) -> None:
         unpack(tmp_path, bytes(stored), "tar")
 
 
-def test_what_is_no_archive(tmp_path: Path) -> None:
-    for kind in ("tar", "zip"):
-        with pytest.raises(DamagedError):
-            unpack(tmp_path, b"<html>404</html>" * 100, kind)
-
-
 # ---------------------------------------------------------------------------------- once, whole
 
 

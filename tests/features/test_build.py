@@ -355,39 +355,7 @@ def test_a_cluster_that_loses_a_worker_makes_the_same_store(
     assert_alone(store_folder)
 
 
-# ----------------------------------------------------------------------------- progress, memory
-
-
-class Recorded:
-    """Stands for Progress and keeps what it was told."""
-
-    def __init__(self, total: int, desc: str, *, unit: str, initial: int = 0) -> None:
-        self.told = [total, desc, unit, initial]
-        Recorded.last = self
-        self.update = self.told.append
-
-    def __enter__(self) -> "Recorded":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-
-def test_progress_counts_clips_and_tells_resumed_ones_from_new_ones(
-    tmp_path: Path, store_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Shards of 3, 2, 1 and 1 clips: 20 kB are 1.25 s.
-    lengths_s = dict(zip("abcdefg", [0.4, 0.4, 0.6, 0.7, 0.6, 1.3, 0.5], strict=True))
-    corpus = make_corpus(tmp_path / "more", lengths_s)
-    monkeypatch.setattr(build, "Progress", Recorded)
-    write = shards.write_shard
-    with monkeypatch.context() as patch:
-        patch.setattr(build, "write_shard", lambda job: 1 / 0 if job.number == 2 else write(job))
-        with pytest.raises(ZeroDivisionError):
-            corpus.build(store_folder)
-    assert Recorded.last.told == [7, "log-mel noise", "clip", 0, 3, 2]
-    corpus.build(store_folder)
-    assert Recorded.last.told == [7, "log-mel noise", "clip", 5, 1, 1]
+# --------------------------------------------------------------------------------------- memory
 
 
 def memory_of_building(num_clips: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> int:
