@@ -15,7 +15,7 @@ from matpac.core import files
 from matpac.core.parallel import Workers
 from matpac.data import audit, manifests
 from matpac.data.config import FetchParams
-from matpac.data.fetch import embedded_manifest, fetch
+from matpac.data.fetch import fetch
 from matpac.data.folders import folder_manifest, plain_manifest
 from matpac.data.labels import in_order
 from matpac.data.tables import read_rows, read_table
@@ -76,6 +76,15 @@ def four_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in "abcd":
         write_tone(tmp_path / "audio" / f"{name}.wav")
     return tmp_path
+
+
+@pytest.fixture
+def task_files(four_files: Path) -> Path:
+    """With those of `TASK`."""
+    write_csv(four_files, TASK)
+    for name in "ef":
+        write_tone(four_files / "audio" / f"{name}.wav")
+    return four_files
 
 
 def test_each_bad_file_is_named_with_its_reason(tmp_path: Path) -> None:
@@ -406,12 +415,10 @@ def test_missing_csv_and_audio_folder(tmp_path: Path) -> None:
 
 
 def test_stage_writes_and_reloads_manifests(
-    four_files: Path, capsys: pytest.CaptureFixture
+    task_files: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    write_csv(four_files, TASK + "x.wav,crow,1\n")
-    write_tone(four_files / "audio/e.wav")
-    write_tone(four_files / "audio/f.wav")
-    params = parse_params(four_files)
+    write_csv(task_files, TASK + "x.wav,crow,1\n")
+    params = parse_params(task_files)
     with pytest.raises(FileNotFoundError, match="run the notebook 01_fetch"):
         manifests.load(params, "birds")
     infos = fetch(params)
@@ -481,7 +488,7 @@ def test_interrupted_check_is_continued(
 
 
 def test_embedded_data_set_is_rendered_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    task_files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rendered, render = [], corpus.render
 
@@ -490,16 +497,19 @@ def test_embedded_data_set_is_rendered_once(
         return render(recipe, folder, **options)
 
     def run(seed: int) -> dict[str, Any]:
-        given = {"recipe": "pretraining", "num_clips": 3, "seed": seed} | place(tmp_path)
-        return embedded_manifest("notes", audio_folder=tmp_path / "audio", **given)[1]
+        notes = {"source": "embedded", "recipe": "pretraining", "num_clips": 3, "seed": seed}
+        sections = parse_params(task_files).model_dump() | {"corpora": {"notes": 1.0}}
+        sections["datasets"]["notes"] = notes
+        return fetch(sections)["notes"]
 
     monkeypatch.setattr(corpus, "render", noted)
     info = run(1)
-    assert (info["num_clips"], info["name"], info["source"]) == (3, "notes", "embedded")
+    assert (info["num_clips"], info["audio"], info["name"]) == (3, "audio/notes", "notes")
+    assert info["source"] == "embedded"
     assert info["made_by"].startswith("embedded corpus, seed 1, code ")
     assert run(1) == info and rendered == [1]
     run(2)
-    (tmp_path / "audio/pretraining-00001.wav").unlink()
+    (task_files / "data/mini/audio/notes/pretraining-00001.wav").unlink()
     run(2)
     assert rendered == [1, 2, 2]  # lost audio is rendered again
 
