@@ -2,8 +2,8 @@
 
 The findings are keyed by a file's place, size and time of change, so a second run, or one after an
 interruption, reads only what is new. A missing file, and one that the system refuses to read, is
-tried again each time. For a member of a container (`matpac.audio.containers`), size and time are the
-container's.
+tried again each time. For a member of a container (`matpac.audio.containers`), size and time are
+the container's.
 """
 
 import hashlib

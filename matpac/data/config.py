@@ -63,7 +63,9 @@ class EmbeddedDataset(Dataset):
 
     @property
     def unlabelled(self) -> str:
-        return "" if RECIPES[self.recipe][0] != "unlabelled" else f"the recipe {self.recipe} has none"
+        return (
+            "" if RECIPES[self.recipe][0] != "unlabelled" else f"the recipe {self.recipe} has none"
+        )
 
 
 class OfficialDataset(Dataset):

@@ -147,9 +147,9 @@ def _locate(folder: Path, wanted: pd.Series) -> tuple[np.ndarray, set[str]]:
     Returns: the paths, and those names that several files have.
     """
     paths = wanted.to_numpy(dtype=object, copy=True)
-    searched = [
-        row for row, text in enumerate(paths) if text and not os.path.isfile(folder / text)
-    ]
+    # Path.is_file raises for a name that is too long for a file.
+    there = os.path.isfile
+    searched = [row for row, text in enumerate(paths) if text and not there(folder / text)]
     ambiguous: set[str] = set()
     if not searched:
         return paths, ambiguous

@@ -108,7 +108,7 @@ def summarise(manifest: pd.DataFrame, info: dict[str, Any]) -> dict[str, Any]:
     }
     if info["split_scheme"] == "tvt":
         counts["splits"] = {split: int((used["split"] == split).sum()) for split in SPLITS}
-        # Where none is given, matpac.probing.splits draws one from the training part in each repeat.
+        # Where none is given, matpac.probing.splits draws one from the training part, each time.
         counts["validation"] = "given" if counts["splits"]["valid"] else "drawn"
     elif info["split_scheme"] == "folds":
         sizes = used["fold"].value_counts()

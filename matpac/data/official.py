@@ -1,7 +1,7 @@
 """A data set of Table I, unpacked in its official layout, becomes a manifest.
 
-Its own tables say which clips there are (`matpac.data.layouts`); they are counted against Table I, and
-what is missing is an error unless only a part is meant to be there. Files that are known to be
+Its own tables say which clips there are (`matpac.data.layouts`); they are counted against Table I,
+and what is missing is an error unless only a part is meant to be there. Files that are known to be
 broken as shipped are left out without being counted as bad.
 """
 
@@ -37,8 +37,8 @@ def official_manifest(
         folder: holds the unpacked data set, or is one or two levels above it.
         subset: take the clips that are there; otherwise anything missing is an error.
         cache, workers, window_ms: as in `folders.folder_manifest`.
-    Returns: manifest and information as in `matpac.data.manifests`, without "audio"; "official_clips" is
-        the size of the whole data set.
+    Returns: manifest and information as in `matpac.data.manifests`, without "audio";
+        "official_clips" is the size of the whole data set.
     Raises: FileNotFoundError if the data set is not in ``folder``; ValueError for tables that do
         not fit, for what is missing, and for a split or fold without a clip that can be used.
     """
