@@ -13,10 +13,13 @@ from matpac.core import files
 from matpac.core.parallel import Workers
 from matpac.features import build
 from matpac.features.store import Store
+from matpac.method.schedules import Scheduled
 from matpac.pretraining import states
+from matpac.pretraining.batches import Batch
 from matpac.pretraining.checkpoint import identity
 from matpac.pretraining.config import ResolvedRun
 from matpac.pretraining.run import Job
+from matpac.pretraining.trainer import Trainer
 
 FRONT_END = {"sample_rate": 16000, "window_ms": 25.0, "hop_ms": 10.0, "num_mels": 16}
 FRONT_END |= {"fmin_hz": 50.0, "fmax_hz": 8000.0}
@@ -171,3 +174,28 @@ def make_project(bulk: Path, root: Path, **runs: dict[str, Any]) -> dict[str, An
     files.write_json(root / "data/tiny/logmel/pretraining.json", pretraining_index(bulk))
     short = sections(pretrain={"epochs": 1.0})
     return {"profile": "tiny", "storage": None, "runs": runs} | short
+
+
+AT = Scheduled(learning_rate=1e-2, encoder_ema_decay=0.75, head_ema_decay=0.5, teacher_temp=0.05)
+"""Of the updates of a trainer without a run."""
+
+
+def make_trainer(**changes: dict[str, Any]) -> Trainer:
+    """Of a run with some keys changed."""
+    return Trainer(run(**changes), 16, mean=-8.0, std=4.0)
+
+
+def make_batch(size: int = 4, seed: int = 0) -> Batch:
+    """Noise around the mean of the log-mels."""
+    random = torch.Generator().manual_seed(seed)
+    logmel = -8 + 4 * torch.randn(size, 16, CROP, generator=random)
+    return Batch(logmel.half(), torch.rand(size, 8, generator=random))
+
+
+def tensors(trainer: Trainer) -> dict[str, torch.Tensor]:
+    """Copies of all that an update changes but the optimiser."""
+    return {
+        f"{part}.{name}": tensor.clone()
+        for part in ("student", "teacher", "center")
+        for name, tensor in getattr(trainer, part).state_dict().items()
+    }

@@ -1,6 +1,5 @@
 """Which clip, crop and mask an update sees: everything once, whoever reads it."""
 
-import pickle
 from collections import Counter
 
 import numpy as np
@@ -199,19 +198,13 @@ def test_clips_shorter_than_a_crop_are_left_out_and_counted() -> None:
     batches = make_batches((Numbered([9, 10, 3, 11, 12, 30]), 1.0))
     assert (batches.num_clips, batches.num_usable) == (6, 4)
     assert sorted(clip for clip, _ in content(batches[0])) == [1, 3, 4, 5]
+    beside = make_batches((Numbered([9, 9]), 1.0), (Numbered([10] * 4, first=50), 1.0))
+    assert sorted(clip for clip, _ in content(beside[0])) == [50, 51, 52, 53]
 
 
-def test_a_corpus_of_short_clips_beside_a_usable_one() -> None:
-    batches = make_batches((Numbered([9, 9]), 1.0), (Numbered([10] * 4, first=50), 1.0))
-    assert sorted(clip for clip, _ in content(batches[0])) == [50, 51, 52, 53]
-
-
-def test_no_usable_clip_is_an_error() -> None:
+def test_batches_that_cannot_be_are_refused() -> None:
     with pytest.raises(ValueError, match="hold no clip as long as a crop"):
         make_batches((Numbered([9, 2]), 1.0))
-
-
-def test_a_batch_is_divided_evenly() -> None:
     with pytest.raises(ValueError, match=r"pretrain\.batch_size: got 4, .* multiples of the 3"):
         make_batches((TWELVE, 1.0), world_size=3)
 
@@ -224,10 +217,13 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return tiny.make_store(tmp_path_factory.mktemp("bulk") / "logmel" / "noise", [40, 20, 33, 50])
 
 
+def of_store(store: Store, batch_size: int) -> Batches:
+    sizes = {"batch_size": batch_size, "crop_frames": tiny.CROP, "num_patches": 8}
+    return Batches([Corpus(store, 1.0)], seed=0, **sizes)
+
+
 def test_crops_come_from_the_store(store: Store) -> None:
-    batches = Batches(
-        [Corpus(store, 1.0)], batch_size=3, crop_frames=tiny.CROP, num_patches=8, seed=0
-    )
+    batches = of_store(store, 3)
     batch = batches[0]
     assert batch.logmel.shape == (3, 16, tiny.CROP) and batch.logmel.dtype == torch.float16
     for crop, (_, clip) in zip(batch.logmel.numpy(), batches.sampler.clips(0, 3), strict=True):
@@ -239,20 +235,9 @@ def test_crops_come_from_the_store(store: Store) -> None:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_loading_from_the_middle_goes_on_as_before(store: Store, workers: int) -> None:
     """A resumed run sees what it would have seen, with any number of loader processes."""
-    batches = Batches(
-        [Corpus(store, 1.0)], batch_size=2, crop_frames=tiny.CROP, num_patches=8, seed=0
-    )
+    batches = of_store(store, 2)
     resumed = list(loader(batches, first=4, last=9, workers=workers))
     assert len(resumed) == 5
     for update, batch in enumerate(resumed, start=4):
         assert torch.equal(batch.logmel, batches[update].logmel)
         assert torch.equal(batch.noise, batches[update].noise)
-
-
-def test_it_can_be_sent_to_a_loader_process(store: Store) -> None:
-    batches = Batches(
-        [Corpus(store, 1.0)], batch_size=2, crop_frames=tiny.CROP, num_patches=8, seed=0
-    )
-    expected = batches[0]  # also after use
-    sent = pickle.loads(pickle.dumps(batches))
-    assert torch.equal(sent[0].logmel, expected.logmel)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 import torch
 from test_states import full_disk
 
@@ -50,11 +49,6 @@ def state_file(checkpoints: Checkpoints, step: int) -> Path:
 
 
 # -------------------------------------------------------------------------------- states
-
-
-def test_a_first_start(checkpoints: Checkpoints) -> None:
-    assert checkpoints.load() is None
-    assert names(checkpoints.folder) == ["lock"] and checkpoints.others() == []
 
 
 def test_the_newest_state_comes_back_exactly(checkpoints: Checkpoints) -> None:
@@ -179,14 +173,6 @@ def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-def overwrite(path: Path) -> None:
-    path.write_bytes(b"x" * path.stat().st_size)
-
-
-def undescribe(path: Path) -> None:
-    path.with_suffix(".json").unlink()
-
-
 def exchange(path: Path) -> None:
     """By a sound state of another run."""
     other = Identity({"model": {"width": 9}}, data="d", code="c")
@@ -198,10 +184,8 @@ def exchange(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("damage", "reason"),
-    [
-        (truncate, "bytes were written|were written"),
-        (overwrite, "its SHA-256 is another"),
-        (undescribe, "which vouches for it, is missing"),
+    [  # of all that test_states damages
+        (truncate, "were written"),
         (exchange, "belongs to another run:\n  model.width: 9 there, 8 here"),
     ],
 )
@@ -216,7 +200,7 @@ def test_an_unusable_state_is_named_and_the_one_before_taken(
     loaded = checkpoints.load()
     assert (loaded["step"], loaded["mark"]) == (3, "sound")
     said = capsys.readouterr().out
-    assert f"{state_file(checkpoints, 4)}: " in said and reason.split("|")[-1] in said
+    assert f"{state_file(checkpoints, 4)}: " in said and reason in said
     # Put aside: it must not pass for newer than the states to come.
     assert f"put aside in {checkpoints.folder / 'aside'}" in said
     assert "state-000000004.pt" in names(checkpoints.folder / "aside")
@@ -326,18 +310,6 @@ def test_a_run_is_trained_by_one_process_at_a_time(
 
 
 # -------------------------------------------------------------------------------- identity
-
-
-def test_the_identity_is_of_configuration_data_and_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    index = {"corpora": [{"store": "a", "index_sha256": "1"}]}
-    before = checkpoint.identity(tiny.run(), index)
-    assert before == checkpoint.identity(tiny.run(), index)
-    assert before.config == tiny.run().deciding()
-    data = checkpoint.identity(tiny.run(), {"corpora": [{"store": "a", "index_sha256": "2"}]})
-    monkeypatch.setattr(checkpoint, "code_digest", lambda *parts: f"edited {parts[0]}")
-    code = checkpoint.identity(tiny.run(), index)
-    assert len({each.fingerprint for each in (before, data, code)}) == 3
-    assert code.code == "edited method" and code.data == before.data != data.data
 
 
 def test_clean_checkpoints(

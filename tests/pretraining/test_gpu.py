@@ -29,17 +29,11 @@ AT = Scheduled(4e-3, 0.97, 0.97, 0.05)
 def make_trainer(device: str, monkeypatch: pytest.MonkeyPatch, **pretrain: object) -> Trainer:
     monkeypatch.setattr(distributed, "device", lambda: torch.device(device))
     torch.backends.cuda.matmul.allow_tf32 = False
-    return Trainer(tiny.run(pretrain=pretrain), 16, mean=-8.0, std=4.0)
-
-
-def make_batch() -> Batch:
-    random = torch.Generator().manual_seed(0)
-    logmel = -8 + 4 * torch.randn(4, 16, tiny.CROP, generator=random)
-    return Batch(logmel.half(), torch.rand(4, 8, generator=random))
+    return tiny.make_trainer(pretrain=pretrain)
 
 
 def two_updates(trainer: Trainer) -> list[Measured]:
-    return [trainer.step(make_batch(), step, AT, measure=True) for step in (1, 2)]
+    return [trainer.step(tiny.make_batch(), step, AT, measure=True) for step in (1, 2)]
 
 
 @pytest.mark.parametrize(
@@ -77,7 +71,7 @@ def test_no_update_waits_for_the_device(monkeypatch, precision, micro_batch_size
         "cuda", monkeypatch, precision=precision, micro_batch_size=micro_batch_size
     )
     two_updates(trainer)  # makes the optimiser's state
-    batch = Batch(*(each.pin_memory() for each in make_batch()))
+    batch = Batch(*(each.pin_memory() for each in tiny.make_batch()))
     torch.cuda.set_sync_debug_mode("error")
     try:
         measured = trainer.step(batch, 3, AT, measure=True)

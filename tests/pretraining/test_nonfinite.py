@@ -6,19 +6,10 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from tiny import AT
 
-from matpac.method.schedules import Scheduled
 from matpac.pretraining import nonfinite
 from matpac.pretraining.run import prepare
-
-AT = Scheduled(learning_rate=1e-2, encoder_ema_decay=0.75, head_ema_decay=0.5, teacher_temp=0.05)
-
-
-@pytest.fixture(scope="module")
-def bulk(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("bulk")
-    tiny.make_store(folder / "logmel" / "noise", [32, 33, 35, 38, 40, 44, 50, 64])
-    return folder
 
 
 def parts(bulk: Path, tmp_path: Path, **pretrain: object) -> tuple:

@@ -105,13 +105,6 @@ def lives(*, seed: int, processes: int = 1) -> Iterator[Lives]:
         assert process.wait(60) == 0
 
 
-@pytest.fixture(scope="module")
-def bulk(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("bulk")
-    tiny.make_store(folder / "logmel" / "noise", [32, 33, 35, 38, 40, 44, 50, 64])
-    return folder
-
-
 def make_jobs(bulk: Path, folder: Path, *, workers: int) -> tuple[Job, Job]:
     """A run that writes a state after every update, and the same elsewhere."""
     often = {"epochs": STEPS / 2, "checkpoint_every_s": 0.0, "workers": workers}

@@ -1,7 +1,6 @@
 """Rates of training: kept, found again, told; and what a run is said to take."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import tiny
@@ -147,19 +146,3 @@ def test_a_trial_measures_and_leaves_the_generators_alone() -> None:
     assert torch.equal(torch.get_rng_state(), before)
     assert rate.source == "trial"
     assert rate.clips_per_s > 0
-
-
-@pytest.mark.parametrize(("width", "clips"), [(16, 32), (2048, 8)])
-def test_a_trial_on_a_cpu_takes_the_runs_batch_where_that_is_quick(
-    monkeypatch: pytest.MonkeyPatch, width: int, clips: int
-) -> None:
-    """The mini profile's network is twice as fast on 32 clips at a time as on eight."""
-    model = {"encoder_width": width, "encoder_depth": 4 if width == 16 else 48}
-    run = tiny.run(model=model, pretrain={"batch_size": 32})
-    batches: list[torch.Tensor] = []
-    networks = SimpleNamespace(student=SimpleNamespace(patches=SimpleNamespace(num_patches=8)))
-    monkeypatch.setattr(throughput, "Trainer", lambda *_, **__: networks)
-    monkeypatch.setattr(throughput, "Batch", lambda logmel, _: batches.append(logmel))
-    monkeypatch.setattr(throughput, "_time", lambda *_: 1.0)
-    throughput.measure(run, num_mels=16, seconds=0.2)
-    assert len(batches[0]) == clips
