@@ -23,6 +23,7 @@ import yaml
 
 from matpac.params import Params, load, parse
 
+import command
 import smoke
 
 ROOT = Path(__file__).parents[1]
@@ -105,8 +106,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ignore = shutil.ignore_patterns("__pycache__")
         copy = shutil.copyfile if source.is_file() else shutil.copytree
         copy(source, project / name, **({} if source.is_file() else {"ignore": ignore}))
-    for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
-        subprocess.run(command, cwd=project, check=True)
+    for start in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
+        subprocess.run(start, cwd=project, check=True)
     (project / ".dvc" / "config").write_text((ROOT / ".dvc" / "config").read_text())
     sections = smoke.sections() | {"profile": "mini"}
     sections["runs"] = {name: sections["runs"][name] for name in ("base", "alpha1")}
@@ -138,20 +139,6 @@ def edit(project: Path):
     path.write_text(before)
 
 
-def test_a_second_repro_runs_nothing(project: Path) -> None:
-    output = dvc(project, "repro")
-    assert ran(output) == [], output
-
-
-def test_switching_profiles_and_back_runs_nothing(project: Path) -> None:
-    use = [sys.executable, "-m", "matpac.cli.main", "use"]
-    for profile, stages in (("paper", {"pretrain@paper-base"}), ("mini", {"probe@mini-alpha1"})):
-        subprocess.run([*use, profile], cwd=project, check=True, env=dvc_environment())
-        assert stages <= set(dvc(project, "stage", "list", "--name-only").split())
-        assert ran(dvc(project, "repro")) == []
-    assert load(project / "params.yaml").profile == "mini"
-
-
 def test_bad_files_are_named_and_the_rest_goes_through_every_stage(project: Path) -> None:
     manifest = pd.read_parquet(project / "data" / "paper" / "manifests" / "tones.parquet")
     bad = manifest[manifest["excluded"] != ""].set_index("path")["excluded"]
@@ -171,10 +158,24 @@ def test_every_mistake_is_named_before_anything_runs(project: Path, edit) -> Non
     assert "Executing" not in output, "a notebook was started"
 
 
+DATA = ["sources@mini", "fetch@mini", "logmel@mini"]
+
+
+def test_one_more_task_leaves_every_pretraining_alone(project: Path, edit) -> None:
+    before = (project / "data" / "mini" / "logmel" / "pretraining.json").read_bytes()
+    edit(tasks=["nsynth", "esc50", "fsd50k"])
+    assert ran(dvc(project, "repro", "logmel@mini")) == DATA
+    assert (project / "data" / "mini" / "logmel" / "pretraining.json").read_bytes() == before
+    status = dvc(project, "status")
+    assert "probe@mini-base" in status and "pretrain@" not in status
+
+
 def test_a_failed_stage_leaves_the_error_and_no_output(project: Path, edit) -> None:
     sections = yaml.safe_load((project / "params.yaml").read_text())
     edit(model=sections["model"] | {"crop_frames": 1600})  # longer than any clip
     output = dvc(project, "repro", "pretrain@mini-base", check=False)
+    # Back to the two tasks: the run cache has the results of fetch and logmel.
+    assert set(ran(output)) <= {*DATA, "pretrain@mini-base"}
     assert "the pretraining corpora hold no clip as long as a crop" in output
     executed = project / "data" / "mini" / "executed" / "03_pretrain-base.ipynb"
     assert "the pretraining corpora hold no clip" in executed.read_text()
@@ -184,37 +185,31 @@ def test_a_failed_stage_leaves_the_error_and_no_output(project: Path, edit) -> N
     assert (project / "data" / "mini" / "pretrain" / "base").exists(), "restored from the cache"
 
 
-def test_one_more_task_leaves_every_pretraining_alone(project: Path, edit) -> None:
-    before = (project / "data" / "mini" / "logmel" / "pretraining.json").read_bytes()
-    edit(tasks=["nsynth", "esc50", "fsd50k"])
-    stages = ["sources@mini", "fetch@mini", "logmel@mini"]
-    assert ran(dvc(project, "repro", "logmel@mini")) == stages
-    assert (project / "data" / "mini" / "logmel" / "pretraining.json").read_bytes() == before
-    status = dvc(project, "status")
-    assert "probe@mini-base" in status and "pretrain@" not in status
-    edit()
-    # Back to two tasks: the run cache has the results of fetch and logmel.
-    assert set(ran(dvc(project, "repro"))) <= set(stages)
+def test_switching_profiles_and_back_runs_nothing(project: Path, monkeypatch) -> None:
+    """Nor does a second repro."""
+    monkeypatch.setenv("MATPAC_ROOT", str(project))
+    for profile, stage in (("paper", "pretrain@paper-base"), ("mini", "probe@mini-alpha1")):
+        assert command.matpac("use", profile) == 0
+        output = dvc(project, "repro")
+        assert ran(output) == [] and f"'{stage}' didn't change" in output, output
+    assert load(project / "params.yaml").profile == "mini"
 
 
-def test_an_edited_overlay_reruns_that_run_its_probe_and_the_figures(project: Path, edit) -> None:
-    runs = yaml.safe_load((project / "params.yaml").read_text())["runs"]
-    changed = runs["alpha1"] | {"objective": {"alpha": 0.9}}
-    edit(runs=runs | {"alpha1": changed})
+def test_an_edited_overlay_and_another_encoder_run_what_is_theirs(
+    project: Path, edit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That run, its probe and that of the encoder, and the figures; then other weights of it."""
+    trained, weights = project / "data/mini/pretrain", project / "weights"
+    shutil.copytree(trained / "base/seed_0", weights)
+    sections = yaml.safe_load((project / "params.yaml").read_text())
+    changed = {"alpha1": sections["runs"]["alpha1"] | {"objective": {"alpha": 0.9}}}
+    earlier = {"kind": "pretrained", "label": "Earlier", "weights": str(weights)}
+    edit(runs=sections["runs"] | changed, encoders=sections["encoders"] | {"earlier": earlier})
     output = dvc(project, "repro")
-    assert ran(output) == ["pretrain@mini-alpha1", "probe@mini-alpha1", "figures@mini"]
+    of_run, of_encoder = ["pretrain@mini-alpha1", "probe@mini-alpha1"], ["probe_only@mini-earlier"]
+    assert sorted(ran(output)) == sorted(["sources@mini", *of_run, *of_encoder, "figures@mini"])
     assert "pretrain alpha1: 100%" in output, "progress reaches the terminal"
     assert "ERROR" not in output and "Traceback" not in output
-
-
-def test_another_encoder_is_probed_and_other_weights_of_it_are_noticed(project: Path, edit) -> None:
-    trained = project / "data/mini/pretrain"
-    weights = project / "weights"
-    shutil.copytree(trained / "base/seed_0", weights)
-    encoders = yaml.safe_load((project / "params.yaml").read_text())["encoders"]
-    earlier = {"kind": "pretrained", "label": "Earlier", "weights": str(weights)}
-    edit(encoders=encoders | {"earlier": earlier})
-    assert ran(dvc(project, "repro")) == ["sources@mini", "probe_only@mini-earlier", "figures@mini"]
     scores = [
         pd.read_csv(project / "data/mini/probe" / name / "scores.csv").drop(columns="encoder")
         for name in ("earlier", "base")
@@ -222,12 +217,11 @@ def test_another_encoder_is_probed_and_other_weights_of_it_are_noticed(project: 
     pd.testing.assert_frame_equal(*scores)
     assert "| Earlier | elsewhere |" in (project / "figures/mini/table2.md").read_text()
     shutil.copytree(trained / "alpha1/seed_0", weights, dirs_exist_ok=True)
-    command = [sys.executable, "-m", "matpac.cli.main", "sources"]
-    subprocess.run(command, cwd=project, env=dvc_environment(), check=True)
+    monkeypatch.setenv("MATPAC_ROOT", str(project))
+    assert command.matpac("sources") == 0
     stale = json.loads(dvc(project, "status", "--json"))
-    assert {name for name in stale if name.startswith(("pretrain", "probe"))} == {
-        "probe_only@mini-earlier"
-    }
+    stale = [name for name in stale if name.startswith(("pretrain", "probe"))]
+    assert stale == of_encoder
 
 
 def test_ctrl_c_saves_and_the_next_repro_goes_on(project: Path, edit) -> None:

@@ -19,11 +19,11 @@ from matpac.pretraining.config import PretrainConfig
 from matpac.pretraining.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]
-CLIPS, BATCH = 4, 2
+CLIPS = 6
 
 
 def paper_profile(folder: Path) -> dict:
-    """``params.paper.yaml`` on a folder of ten-second clips, for two updates of two clips."""
+    """``params.paper.yaml`` on a folder of ten-second clips, for two updates of one clip."""
     sections = yaml.safe_load((ROOT / "params.paper.yaml").read_text())
     folder.mkdir()
     random, rows = np.random.default_rng(0), ["filename,label,split"]
@@ -36,7 +36,7 @@ def paper_profile(folder: Path) -> dict:
     mine = {"source": "folder", "audio": str(folder), "csv": str(table)}
     mine |= {"labels": "label", "kind": "multiclass", "split": "split"}
     sections |= {"datasets": {"mine": mine}, "corpora": {"mine": 1.0}, "tasks": ["mine"]}
-    sections["pretrain"] |= {"batch_size": BATCH, "epochs": 1.0, "warmup_epochs": 0.0}
+    sections["pretrain"] |= {"batch_size": 1, "epochs": 2.5 / CLIPS, "warmup_epochs": 0.0}
     # Compiling for a CPU takes minutes; loader processes gain nothing here.
     sections["pretrain"] |= {"compile": False, "workers": 0, "precision": "float32"}
     return sections
