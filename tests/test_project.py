@@ -385,10 +385,10 @@ def test_every_target_takes_a_project_of_any_name(stubs: Path) -> None:
     subprocess.run(["git", "init", "-q"], cwd=stubs, check=True)
     (stubs / "ESC 10's é/audio").mkdir(parents=True)
     for target in [line.split()[0] for line in make(stubs, "help").splitlines()]:
-        for folder in (str(stubs / "ESC 10's é"), "ESC 10's é"):
-            said = make(stubs, target, f"FOLDER={folder}", "EXTRA=passt")
-            if target == "esc10":
-                assert f"use esc10 -- make repro in {stubs}, ESC10={stubs}/ESC 10's é;" in said
+        said = make(stubs, target, "FOLDER=ESC 10's é", "EXTRA=passt")
+        if target == "esc10":
+            assert said == make(stubs, target, f"FOLDER={stubs}/ESC 10's é")
+            assert f"use esc10 -- make repro in {stubs}, ESC10={stubs}/ESC 10's é;" in said
 
 
 def test_without_git_it_says_what_to_do(stubs: Path) -> None:

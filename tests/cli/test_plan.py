@@ -84,6 +84,7 @@ def test_dvc_says_which_stages_are_stale(tmp_path: Path) -> None:
     dvc = [sys.executable, "-m", "dvc"]
     subprocess.run([*dvc, "init", "-q", "--no-scm"], cwd=tmp_path, check=True)
     (tmp_path / "dvc.yaml").write_text("stages: {one: {cmd: echo 1 > one, outs: [one]}}\n")
-    assert plan.stale(tmp_path) == ["one"]
     subprocess.run([*dvc, "repro", "-q"], cwd=tmp_path, check=True)
-    assert plan.stale(tmp_path) == []
+    more = "stages: {one: {cmd: echo 1 > one, outs: [one]}, two: {cmd: 'true', deps: [one]}}\n"
+    (tmp_path / "dvc.yaml").write_text(more)
+    assert plan.stale(tmp_path) == ["two"]

@@ -87,12 +87,12 @@ def test_a_published_probe_by_name_or_file(tmp_path: Path, monkeypatch: pytest.M
     inside.mkdir(parents=True)
     torch.save(state, inside / "esc50.pth")
     monkeypatch.setattr("matpac.encoders.weights._fetched", lambda *_: tmp_path / "made")
-    monkeypatch.setattr("matpac.encoders.weights.make", lambda *_: vit.make(None))
+    whole = vit.make(None)
+    monkeypatch.setattr("matpac.encoders.weights.make", lambda *_: whole)
     for head in ("esc50", inside / "esc50.pth"):
         encoder = matpac.load("matpac_plus", head=head)
-        assert (
-            list(encoder.heads) == ["esc50"] and len(encoder.label(wave(), sample_rate=16000)) == 5
-        )
+        assert list(encoder.heads) == ["esc50"]
+        assert len(encoder.label(wave(), sample_rate=16000)) == 5
     with pytest.raises(FileNotFoundError, match=r"holds no matpac\+\+_music/esc50/esc50.pth"):
         matpac.load("matpac_plus_music", head="esc50")
 
