@@ -60,37 +60,15 @@ def tokens() -> torch.Tensor:
     return torch.randn(2, 5, 12, generator=torch.Generator().manual_seed(1))
 
 
-def test_attention(tokens: torch.Tensor) -> None:
-    attention = randomised(Attention(12, 3))
-    np.testing.assert_allclose(
-        array(attention(tokens)), numpy_attention(attention, array(tokens)), rtol=0, atol=CLOSE
-    )
-
-
-def test_mlp_uses_the_exact_gelu() -> None:
-    mlp = MLP(2, 2)
-    for layer in (mlp.fc1, mlp.fc2):
-        layer.weight.data, layer.bias.data = torch.eye(2), torch.zeros(2)
-    # x Phi(x); the tanh approximation gives 0.841192 and -0.158808.
-    expected = [0.8413447, -0.1586553]
-    np.testing.assert_allclose(array(mlp(torch.tensor([1.0, -1.0]))), expected, rtol=0, atol=1e-6)
-
-
 def test_norms_use_an_epsilon_of_1e_6() -> None:
     small = torch.tensor([[[1e-3, -1e-3, 1e-3, -1e-3]]])  # variance 1e-6
     for norm in (Block(4, 1, 2.0).norm1, Block(4, 1, 2.0).norm2, Encoder(4, 1, 1).norm):
         assert norm(small)[0, 0, 0].item() == pytest.approx(2**-0.5, rel=1e-5)
 
 
-def test_block(tokens: torch.Tensor) -> None:
-    block = randomised(Block(12, 3, 1.5))
-    assert block.mlp.fc1.out_features == 18
-    expected = numpy_block(block, array(tokens))
-    np.testing.assert_allclose(array(block(tokens)), expected, rtol=CLOSE, atol=CLOSE)
-
-
 def test_encoder_and_its_layers(tokens: torch.Tensor) -> None:
-    encoder = randomised(Encoder(12, 3, 3, mlp_ratio=2.0))
+    encoder = randomised(Encoder(12, 3, 3, mlp_ratio=1.5))
+    assert encoder.blocks[0].mlp.fc1.out_features == 18
     outputs = [array(tokens)]
     for block in encoder.blocks:
         outputs.append(numpy_block(block, outputs[-1]))
@@ -98,14 +76,6 @@ def test_encoder_and_its_layers(tokens: torch.Tensor) -> None:
     layers = encoder.layers(tokens)
     np.testing.assert_allclose(array(layers), np.stack(outputs[1:], axis=1), rtol=5e-6, atol=5e-6)
     assert torch.equal(encoder(tokens), layers[:, -1])
-
-
-def test_tokens_have_no_order_of_their_own(tokens: torch.Tensor) -> None:
-    encoder = randomised(Encoder(12, 2, 3))
-    order = torch.tensor([3, 0, 4, 1, 2])
-    torch.testing.assert_close(
-        encoder(tokens[:, order]), encoder(tokens)[:, order], rtol=0, atol=1e-5
-    )
 
 
 def test_initial_weights_are_xavier_uniform() -> None:

@@ -8,24 +8,6 @@ from scipy.special import erf, softmax
 from matpac.method.heads import Center, Head, student_log_distribution, teacher_distribution
 
 
-def tiny_head(*, train_weight_g: bool = True) -> Head:
-    torch.manual_seed(0)
-    return Head(2, hidden=2, bottleneck=2, num_prototypes=3, train_weight_g=train_weight_g)
-
-
-def test_logits_by_hand() -> None:
-    head = tiny_head()
-    for layer in head.mlp[::2]:
-        layer.weight.data = torch.eye(2)
-    head.weight_v.data = torch.tensor([[2.0, 0.0], [0.0, 5.0], [3.0, 4.0]])
-    head.weight_g.data = torch.tensor([[1.0], [2.0], [10.0]])
-    # The MLP keeps (x, 0) and (x, x) on their lines, so the directions are (1, 0) and (1, 1)/√2,
-    # and the prototypes (1, 0), (0, 2) and 10 (.6, .8).
-    logits = head(torch.tensor([[[3.0, 0.0], [0.7, 0.7]]])).detach().numpy()
-    root = 0.5**0.5
-    np.testing.assert_allclose(logits[0], [[1, 0, 6], [root, 2 * root, 14 * root]], rtol=1e-6)
-
-
 def test_logits_by_numpy() -> None:
     torch.manual_seed(0)
     head = Head(6, hidden=5, bottleneck=4, num_prototypes=7)
@@ -46,7 +28,7 @@ def test_logits_by_numpy() -> None:
 
 @pytest.mark.parametrize("trained", [True, False])
 def test_norms_of_prototypes(trained: bool) -> None:
-    head = tiny_head(train_weight_g=trained)
+    head = Head(2, hidden=2, bottleneck=2, num_prototypes=3, train_weight_g=trained)
     assert head.weight_g.tolist() == [[1.0]] * 3
     head(torch.randn(4, 2)).sum().backward()
     assert head.weight_v.grad is not None
@@ -86,13 +68,6 @@ def test_centre_forgets_what_it_was() -> None:
     center.update(torch.tensor([0.0, 8.0]))
     assert center.value.tolist() == [3.0, -4.0]  # 3/4 * (4, -8) + 1/4 * (0, 8)
     assert "value" in center.state_dict()  # or a resumed run would lose it
-
-
-def test_centre_of_momentum_one_is_frozen() -> None:
-    center = Center(2, averages="logits", momentum=1.0)
-    center.value.copy_(torch.tensor([4.0, -8.0]))
-    center.update(torch.tensor([1.0, 8.0]))
-    assert center.value.tolist() == [4.0, -8.0]
 
 
 def test_teacher_distribution_by_hand() -> None:

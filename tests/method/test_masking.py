@@ -40,13 +40,6 @@ def test_a_mask_is_a_partition() -> None:
     assert (both.sort(dim=1).values == torch.arange(190)).all()
 
 
-def test_masks_follow_the_noise_alone() -> None:
-    first, again, other = (random_mask(noise(seed), 0.7) for seed in (1, 1, 2))
-    assert torch.equal(first.visible, again.visible) and torch.equal(first.masked, again.masked)
-    assert not torch.equal(first.visible, other.visible)
-    assert len({tuple(row) for row in first.visible.sort(dim=1).values.tolist()}) == 50
-
-
 def test_every_patch_is_hidden_about_equally_often() -> None:
     mask = random_mask(noise(3, clips=2000, patches=20), 0.7)
     hidden = np.bincount(mask.masked.flatten().numpy(), minlength=20) / 2000

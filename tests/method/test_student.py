@@ -3,7 +3,6 @@
 import tiny
 import torch
 
-from matpac.method import losses
 from matpac.method.masking import Mask, random_mask
 from matpac.method.student import Student
 
@@ -17,17 +16,6 @@ def make_student(**model: int) -> tuple[Student, torch.Tensor, Mask]:
 
 
 TARGET = torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(3))
-
-
-def test_forward_is_the_parts_in_order() -> None:
-    student, logmel, mask = make_student()
-    ours = student(logmel, mask, TARGET)
-    visible = student.encoder(student.patches(logmel, mask.visible))
-    latents = student.predictor(visible, mask).squeeze(2)
-    assert ours.latents.shape == (2, 5, 16) and ours.logits.shape == (2, 5, 12)
-    assert torch.equal(ours.latents, latents)
-    assert torch.equal(ours.logits, student.head(latents))
-    assert torch.equal(ours.distances, losses.distances(latents[:, :, None], TARGET))
 
 
 def test_the_head_sees_the_hypothesis_nearest_to_the_target() -> None:

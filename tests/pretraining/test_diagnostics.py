@@ -37,30 +37,20 @@ def covariance(vectors: torch.Tensor) -> torch.Tensor:
     return spread.covariance()
 
 
-def test_uniform_distributions_teach_nothing() -> None:
-    uniform = torch.full((2, 4, K), 1 / K)
-    assert values(uniform) == pytest.approx([math.log(K), math.log(K), 0], abs=1e-6)
-
-
-def test_one_hot_distributions_that_use_all_prototypes_teach_most() -> None:
-    one_hot = torch.eye(K).reshape(2, 4, K)
-    assert values(one_hot) == pytest.approx([math.log(K), 0, math.log(K)], abs=1e-6)
-
-
-def test_one_dominating_prototype() -> None:
-    collapsed = torch.eye(K)[torch.zeros(2, 4, dtype=torch.long)]
-    assert values(collapsed) == pytest.approx([0, 0, 0], abs=1e-6)
-
-
-def test_distributions_that_do_not_depend_on_the_input() -> None:
-    same = torch.tensor([0.5, 0.25, 0.25, 0, 0, 0, 0, 0]).expand(2, 4, K)
-    entropy = 1.5 * math.log(2)
-    assert values(same) == pytest.approx([entropy, entropy, 0], abs=1e-6)
-
-
-def test_entropies_by_hand() -> None:
-    half = torch.tensor([[[0.5, 0.5, 0, 0]], [[0, 0, 0.5, 0.5]]])
-    assert values(half) == pytest.approx([math.log(4), math.log(2), math.log(2)], abs=1e-6)
+@pytest.mark.parametrize(
+    ("distribution", "expected"),  # in units of ln 2
+    [
+        (torch.full((2, 4, K), 1 / K), [3, 3, 0]),  # nothing can be learnt
+        (torch.eye(K).reshape(2, 4, K), [3, 0, 3]),  # as much as can be
+        (torch.eye(K)[torch.zeros(2, 4, dtype=torch.long)], [0, 0, 0]),  # one takes all
+        (torch.tensor([0.5, 0.25, 0.25, *[0] * 5]).expand(2, 4, K), [1.5, 1.5, 0]),
+        (torch.tensor([[[0.5, 0.5, 0, 0]], [[0, 0, 0.5, 0.5]]]), [2, 1, 1]),
+    ],
+    ids=["uniform", "one-hot", "collapsed", "the same for all inputs", "half"],
+)
+def test_entropies_by_hand(distribution: torch.Tensor, expected: list[float]) -> None:
+    expected = [each * math.log(2) for each in expected]
+    assert values(distribution) == pytest.approx(expected, abs=1e-6)
 
 
 def test_covariance_by_numpy() -> None:

@@ -31,31 +31,14 @@ def write_run(
     logs.mkdir(parents=True)
     step = np.arange(steps)
     measured = np.unique([*range(0, steps, 4), steps - 1])
-    pd.DataFrame(
-        {
-            "step": step,
-            "epoch": step / 10,
-            "prediction_loss": loss * step,
-            "classification_loss": 2.0,
-            "total_loss": 1.0,
-            "gradient_norm": 1.0,
-        }
-    ).to_csv(logs / "log.csv", index=False)
-    pd.DataFrame(
-        {
-            "step": measured,
-            "teacher_entropy_of_mean": entropy,
-            "teacher_mean_entropy": entropy - 0.5,
-            "mutual_information": 0.5,
-            "teacher_student_kl": 0.25,
-            "prototypes_in_use": 6.0 + (measured == steps - 1),
-            "agreement": 0.5,
-            "teacher_temp": 0.05,
-            "center_norm": 1.0,
-            "target_std": 0.4,
-            "target_effective_rank": 20.0,
-        }
-    ).to_csv(logs / "diagnostics.csv", index=False)
+    log = {"step": step, "epoch": step / 10, "prediction_loss": loss * step}
+    log |= {"classification_loss": 2.0, "total_loss": 1.0, "gradient_norm": 1.0}
+    pd.DataFrame(log).to_csv(logs / "log.csv", index=False)
+    found = {"step": measured, "teacher_entropy_of_mean": entropy, "mutual_information": 0.5}
+    found |= {"teacher_mean_entropy": entropy - 0.5, "teacher_student_kl": 0.25, "agreement": 0.5}
+    found |= {"prototypes_in_use": 6.0 + (measured == steps - 1), "teacher_temp": 0.05}
+    found |= {"center_norm": 1.0, "target_std": 0.4, "target_effective_rank": 20.0}
+    pd.DataFrame(found).to_csv(logs / "diagnostics.csv", index=False)
     encoder = small / "pretrain" / run / f"seed_{seed}" / "config.json"
     encoder.parent.mkdir(parents=True)
     encoder.write_text(json.dumps({"model": {"num_prototypes": 64}}))
@@ -146,14 +129,8 @@ def test_rankme_comes_from_the_probe(root: Path) -> None:
 def test_symptoms(
     entropy_of_mean: float, information: float, loss: float, expected: tuple[bool, ...]
 ) -> None:
-    table = pd.DataFrame(
-        {
-            "entropy_of_mean": [entropy_of_mean],
-            "mutual_information": [information],
-            "prediction_loss": [loss],
-        },
-        index=["run"],
-    )
+    values = {"entropy_of_mean": entropy_of_mean, "mutual_information": information}
+    table = pd.DataFrame(values | {"prediction_loss": loss}, index=["run"])
     assert tuple(collapse.symptoms(table).loc["run"]) == expected
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from matpac.reporting.paper import GROUPS, TASKS, Reported
+from matpac.reporting.paper import TASKS, Reported
 from matpac.reporting.statistics import average, interval, repeat_scores, summary, verdict
 
 
@@ -79,21 +79,6 @@ def test_average_is_taken_within_each_repeat() -> None:
     row = average(scores, ["a", "b"]).iloc[0]
     assert (row["mean"], row["ci95"]) == (pytest.approx(0.5), pytest.approx(0.0))
     assert (summary(scores)["ci95"] > 0.2).all()
-
-
-def test_groups_of_table_three() -> None:
-    means = {name: average(seven_tasks(), tasks)["mean"].item() for name, tasks in GROUPS.items()}
-    # Task i scores 0.1 i + 0.02 (i + 1) on average: 0.12 i + 0.02.
-    assert means["Music"] == pytest.approx(0.12 * 1.5 + 0.02)
-    assert means["Environment"] == pytest.approx(0.12 * 5 + 0.02)
-    assert means["All"] == pytest.approx(0.12 * 3 + 0.02)
-    assert list(means) == ["Music", "Environment", "All"]
-
-
-def test_one_repeat_has_no_interval() -> None:
-    one = seven_tasks(repeats=1)
-    assert summary(one)["ci95"].isna().all()
-    assert average(one, TASKS)["ci95"].isna().all() and (average(one, TASKS)["n"] == 1).all()
 
 
 def seeded(*scores: tuple[float, ...]) -> pd.DataFrame:
