@@ -11,7 +11,8 @@ import signal
 if not os.environ.get("MATPAC_TEST_GPU"):
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-os.environ.pop("DASK_SCHEDULER_ADDRESS", None)  # nobody else's cluster
+for name in ("DASK_SCHEDULER_ADDRESS", "MATPAC_DATA", "MATPAC_ENCODER", "MATPAC_ROOT"):
+    os.environ.pop(name, None)  # nobody's cluster, data, encoder or project
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -72,14 +73,13 @@ def smoke_root(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
     """The prepared root as the project of one test."""
     monkeypatch.setenv("MATPAC_ROOT", str(prepared))
     monkeypatch.setenv("MATPAC_PROGRESS", "silent")
-    monkeypatch.delenv("MATPAC_DATA", raising=False)
     yield prepared
 
 
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """Of torch, here and in new processes: small sums only lose time with more, and the last digits
-    depend on it. Besides no bars, and no data of anybody."""
+    depend on it. Besides no bars."""
     import torch
 
     threads = torch.get_num_threads()
@@ -87,6 +87,5 @@ def one_thread() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MATPAC_PROGRESS", "silent")
         patch.setenv("OMP_NUM_THREADS", "1")
-        patch.delenv("MATPAC_DATA", raising=False)
         yield
     torch.set_num_threads(threads)

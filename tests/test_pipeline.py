@@ -116,7 +116,6 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MATPAC_ROOT", str(project))
         patch.setenv("MATPAC_PROGRESS", "silent")
-        patch.delenv("MATPAC_DATA", raising=False)
         for given in (paper_sections(outside), sections):
             smoke.run_stages(parse(Params, given))
             (project / "params.yaml").write_text(yaml.safe_dump(given, sort_keys=False))

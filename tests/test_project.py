@@ -310,7 +310,6 @@ def test_asking_a_command_for_help_does_nothing_else(
     (tmp_path / "params.yaml").write_text(smoke.SMOKE_YAML.read_text())
     (tmp_path / "data/smoke/checkpoints").mkdir(parents=True)
     monkeypatch.setenv("MATPAC_ROOT", str(tmp_path))
-    monkeypatch.delenv("MATPAC_DATA", raising=False)
     before = sorted(tmp_path.rglob("*"))
     assert command.matpac(name, "--help") == 0
     assert capsys.readouterr().out.startswith("Usage: ")

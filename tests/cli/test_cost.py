@@ -57,7 +57,6 @@ def folder_corpus(root: Path, lengths_s: list[float]) -> Params:
 def empty_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project without any data."""
     monkeypatch.setenv("MATPAC_ROOT", str(tmp_path))
-    monkeypatch.delenv("MATPAC_DATA", raising=False)
     return tmp_path
 
 

@@ -27,9 +27,8 @@ LENGTHS = {"a.wav": 9000, "b/c.flac": 400, "b/d.ogg": 20_000, "b/e.wav": 5360, "
 
 @pytest.fixture(autouse=True)
 def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No bars, nobody's encoder."""
+    """No bars."""
     monkeypatch.setenv("MATPAC_PROGRESS", "silent")
-    monkeypatch.delenv("MATPAC_ENCODER", raising=False)
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,6 @@ import command
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two sounds, a file that is none, and an encoder of theirs with a head."""
     monkeypatch.setenv("MATPAC_PROGRESS", "silent")
-    monkeypatch.delenv("MATPAC_ENCODER", raising=False)
     net = encoder_checks.tiny_net()
     save_encoder(net, tmp_path / "encoder")
     names, ones = ("hum", "hiss", "click"), torch.ones(net.width)

@@ -34,9 +34,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(autouse=True)
 def surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nobody's project, encoder or data."""
-    for name in ("MATPAC_ROOT", "MATPAC_DATA", "MATPAC_ENCODER"):
-        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MATPAC_PROGRESS", "silent")
     monkeypatch.chdir(tmp_path)
 

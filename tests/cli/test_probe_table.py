@@ -20,7 +20,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def sounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
     """Noises and high tones by six speakers, outside any project, in ``table.csv``."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MATPAC_ROOT", raising=False)
     save_encoder(encoder_checks.tiny_net(), tmp_path / "encoder")
     random, rows = np.random.default_rng(0), []
     for number in range(36):

@@ -19,12 +19,6 @@ ODD = [1, 160, 399, 400, 401, 2560, 97_601, 195_201, 195_437]
 """Samples: one, 0.01 s, around a window of 0.025 s, 0.16 s, a piece and 1 or 2 more samples."""
 
 
-@pytest.fixture(autouse=True)
-def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody's encoder."""
-    monkeypatch.delenv("MATPAC_ENCODER", raising=False)
-
-
 @pytest.fixture(scope="module", params=[0, 200], ids=["plain", "centred STFT"])
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The paper's grid in time, 608 frames in columns of 16, in a narrow network."""

@@ -48,7 +48,6 @@ def test_vit_base_starts_stops_resumes_and_ends(
 ) -> None:
     monkeypatch.setenv("MATPAC_ROOT", str(tmp_path))
     monkeypatch.setenv("MATPAC_PROGRESS", "silent")
-    monkeypatch.delenv("MATPAC_DATA", raising=False)
     params = parse(Params, paper_profile(tmp_path / "audio"))
     fetch(params)
     preprocess(params)

@@ -316,7 +316,6 @@ def test_clean_checkpoints(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.setenv("MATPAC_ROOT", str(tmp_path))
-    monkeypatch.delenv("MATPAC_DATA", raising=False)
     text = smoke.SMOKE_YAML.read_text()
     (tmp_path / "params.yaml").write_text(text)
     with make(tmp_path / "data/smoke/checkpoints/base/abc") as checkpoints:
