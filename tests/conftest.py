@@ -1,5 +1,5 @@
-"""Before torch is imported: no GPU, since tests compare bits, and threads that do not spin. Ctrl-C
-works, which a shell leaves ignored in what it starts in the background.
+"""Before torch is imported: no GPU, since tests compare bits, and threads that do not spin. No
+bars. Ctrl-C works, which a shell leaves ignored in what it starts in the background.
 
 Tests marked ``gpu`` run when MATPAC_TEST_GPU is set.
 """
@@ -11,8 +11,7 @@ import signal
 if not os.environ.get("MATPAC_TEST_GPU"):
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-for name in ("DASK_SCHEDULER_ADDRESS", "MATPAC_DATA", "MATPAC_ENCODER", "MATPAC_ROOT"):
-    os.environ.pop(name, None)  # nobody's cluster, data, encoder or project
+os.environ["MATPAC_PROGRESS"] = "silent"
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -23,6 +22,9 @@ import pytest
 from filelock import FileLock
 
 import smoke
+
+for name in ("DASK_SCHEDULER_ADDRESS", "MATPAC_DATA", "MATPAC_ENCODER", "MATPAC_ROOT"):
+    os.environ.pop(name, None)  # nobody's cluster, data, encoder or project
 
 LONGEST = (
     "test_pipeline",
@@ -72,20 +74,18 @@ def prepare(root: Path) -> Path:
 def smoke_root(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The prepared root as the project of one test."""
     monkeypatch.setenv("MATPAC_ROOT", str(prepared))
-    monkeypatch.setenv("MATPAC_PROGRESS", "silent")
     yield prepared
 
 
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """Of torch, here and in new processes: small sums only lose time with more, and the last digits
-    depend on it. Besides no bars."""
+    depend on it."""
     import torch
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MATPAC_PROGRESS", "silent")
         patch.setenv("OMP_NUM_THREADS", "1")
         yield
     torch.set_num_threads(threads)

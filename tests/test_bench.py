@@ -150,8 +150,7 @@ def test_both_ways_make_the_same_logmels(tmp_path: Path) -> None:
         np.testing.assert_allclose(store.clip(index).T, usual, rtol=0, atol=2**-8)
 
 
-def test_logmel_reports_both_kinds_of_files(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setenv("MATPAC_PROGRESS", "silent")
+def test_logmel_reports_both_kinds_of_files(tmp_path: Path) -> None:
     (tmp_path / "audio").mkdir()
     noise = np.random.default_rng(0).uniform(-0.5, 0.5, 22050)
     for name in ("a", "b", "c"):

@@ -115,7 +115,6 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     outside = tmp_path_factory.mktemp("recordings")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MATPAC_ROOT", str(project))
-        patch.setenv("MATPAC_PROGRESS", "silent")
         for given in (paper_sections(outside), sections):
             smoke.run_stages(parse(Params, given))
             (project / "params.yaml").write_text(yaml.safe_dump(given, sort_keys=False))

@@ -25,12 +25,6 @@ CLOSE = {"rtol": 0, "atol": 1e-6}
 LENGTHS = {"a.wav": 9000, "b/c.flac": 400, "b/d.ogg": 20_000, "b/e.wav": 5360, "f.wav": 9000}
 
 
-@pytest.fixture(autouse=True)
-def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No bars."""
-    monkeypatch.setenv("MATPAC_PROGRESS", "silent")
-
-
 @pytest.fixture(scope="module")
 def net() -> AudioEncoder:
     return encoder_checks.tiny_net()

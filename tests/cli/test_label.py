@@ -18,9 +18,8 @@ import command
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path) -> Path:
     """Two sounds, a file that is none, and an encoder of theirs with a head."""
-    monkeypatch.setenv("MATPAC_PROGRESS", "silent")
     net = encoder_checks.tiny_net()
     save_encoder(net, tmp_path / "encoder")
     names, ones = ("hum", "hiss", "click"), torch.ones(net.width)

@@ -33,8 +33,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(autouse=True)
-def surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("MATPAC_PROGRESS", "silent")
+def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
 
@@ -68,9 +67,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> tupl
     (sounds / "notes.txt").write_text("no sound")
     sine(sounds / "loose.wav", 1000)
     (sounds / "low" / "bad.wav").write_text("no sound at all")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MATPAC_PROGRESS", "silent")
-        pretrain_folder.pretrain_folder(sounds, root / "run", minutes=0.01, size="mini")
+    pretrain_folder.pretrain_folder(sounds, root / "run", minutes=0.01, size="mini")
     return sounds, root / "run"
 
 
@@ -268,7 +265,7 @@ def test_what_cannot_be_trained_on_is_one_clear_error(
 
 
 def test_a_name_is_a_run_of_the_project_before_it_is_a_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "base").mkdir()
     (tmp_path / "dvc.yaml").touch()

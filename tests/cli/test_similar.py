@@ -16,10 +16,9 @@ import command
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path) -> Path:
     """Six sounds of their own pitch and length and two bad files; an encoder; and a sound like one
     of the six, at another rate and with a little noise."""
-    monkeypatch.setenv("MATPAC_PROGRESS", "silent")
     save_encoder(encoder_checks.tiny_net(), tmp_path / "encoder")
     (tmp_path / "sounds" / "b").mkdir(parents=True)
     random = np.random.default_rng(0)

@@ -21,7 +21,6 @@ def row(file: File, member: str = "") -> Row:
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("MATPAC_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("MATPAC_PROGRESS", "silent")
     monkeypatch.setenv("MATPAC_ROOT", str(tmp_path))
     return tmp_path / "cache"
 

@@ -7,8 +7,6 @@ from scipy.special import erf
 
 from matpac.method.encoder import MLP, Attention, Block, Encoder
 
-CLOSE = 2e-6  # float32 against float64 for values of order 1
-
 
 def array(tensor: torch.Tensor) -> np.ndarray:
     return tensor.detach().double().numpy()

@@ -47,7 +47,6 @@ def test_vit_base_starts_stops_resumes_and_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.setenv("MATPAC_ROOT", str(tmp_path))
-    monkeypatch.setenv("MATPAC_PROGRESS", "silent")
     params = parse(Params, paper_profile(tmp_path / "audio"))
     fetch(params)
     preprocess(params)

@@ -85,7 +85,6 @@ def test_a_run_stops_and_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
 ) -> None:
     """The whole loop: batches from a loader process, a state from the device and back to it."""
-    monkeypatch.setenv("MATPAC_PROGRESS", "silent")
     tiny.make_store(tmp_path / "bulk" / "logmel" / "noise", [32 + n for n in range(8)])
     run = tiny.run(pretrain={"precision": precision, "micro_batch_size": 3, "workers": 1})
     whole, stopped = (

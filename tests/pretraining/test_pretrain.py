@@ -83,7 +83,7 @@ def test_how_hypotheses_are_chosen_is_complete(model, objective, message) -> Non
         tiny.run(model=model, objective=objective)
 
 
-def test_several_hypotheses_learn_and_resume(tmp_path) -> None:
+def test_several_hypotheses_learn_and_resume() -> None:
     objective = {"choice_temp": [0.1, 1e-4], "choice_temp_fraction": 0.5}
     trainer = make_trainer(model={"hypotheses": 3}, objective=objective)
     soft, hard = AT._replace(choice_temp=0.05), AT
@@ -463,7 +463,7 @@ def test_other_parameters_start_afresh_and_say_so(
     assert first == (tmp_path / "data/tiny/pretrain/base/seed_0/model.safetensors").read_bytes()
 
 
-def test_without_log_mels_the_stage_to_run_is_named(project: dict, tmp_path: Path) -> None:
+def test_without_log_mels_the_stage_to_run_is_named(project: dict) -> None:
     with pytest.raises(FileNotFoundError, match=r"pretraining\.json: missing; run .* 02_logmel"):
         pretrain.pretrain("base", project | {"profile": "other"})
 

@@ -370,7 +370,7 @@ def test_a_chosen_state_of_another_run_is_refused(project: dict, tmp_path: Path)
 
 
 def test_the_command_trains_a_run(
-    project: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    project: dict, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         do_before(patch, 0, send(signal.SIGINT))

@@ -18,12 +18,9 @@ from matpac.pretraining import side_by_side
 from matpac.pretraining.run import Job
 from matpac.pretraining.side_by_side import at_once, train_all
 
-pytestmark = pytest.mark.usefixtures("silent")
 
-
-@pytest.fixture
-def silent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MATPAC_PROGRESS", "silent")
+@pytest.fixture(autouse=True)
+def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(joblib, "cpu_count", lambda: 2)
 
 

@@ -270,8 +270,6 @@ def test_a_run_of_two_processes_stops_and_goes_on(tmp_path: Path) -> None:
         GPUS_PER_NODE="2",
         OMP_NUM_THREADS="1",
         MATPAC_ROOT=str(tmp_path),
-        MATPAC_DATA="",
-        MATPAC_PROGRESS="silent",
         PYTHONPATH=str(ROOT),
     )
     folder = bulk / "checkpoints" / "base"

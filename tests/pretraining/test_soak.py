@@ -89,7 +89,7 @@ def pickled(job: Job) -> Path:
 @contextmanager
 def lives(*, seed: int, processes: int = 1) -> Iterator[Lives]:
     """The process that starts those that train; killed at moments that the seed decides."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "MATPAC_PROGRESS": "silent"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         [sys.executable, soaking.__file__, str(processes)],
         stdin=subprocess.PIPE,

@@ -119,13 +119,11 @@ def test_nothing_is_told_where_progress_is_silent(
 )
 def test_which_runs_are_measurements(
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     clock: list[float],
     updates: int,
     error: type[BaseException] | None,
     kept: bool,
 ) -> None:
-    monkeypatch.setenv("MATPAC_PROGRESS", "silent")
     job = make_job(tmp_path, tiny.run())
     try:
         with metered(job, updates=100, progress=Progress(100, "tiny")) as updated:

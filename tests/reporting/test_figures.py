@@ -196,7 +196,7 @@ def test_predictions_and_states_on_the_way_are_shown(project: Path) -> None:
     assert set(curve.index) == {"base", "random", "logmel"}
 
 
-def test_notebook_05_works_with_tasks_that_no_paper_has(project: Path, monkeypatch) -> None:
+def test_notebook_05_works_with_tasks_that_no_paper_has(project: Path) -> None:
     for name in ("parquet", "json"):
         (project / f"manifests/esc50.{name}").rename(project / f"manifests/birds.{name}")
     for path in project.glob("probe/*/*.csv"):

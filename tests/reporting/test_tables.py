@@ -126,7 +126,7 @@ def test_classes_without_a_positive_are_counted_under_the_table() -> None:
     assert "OpenMIC over" not in notes
 
 
-def test_a_task_of_one_large_class_says_what_guessing_gives(tmp_path: Path) -> None:
+def test_a_task_of_one_large_class_says_what_guessing_gives() -> None:
     """As 457 cries of infants, 382 of which are of one kind: every encoder lay below guessing."""
     from sklearn.metrics import balanced_accuracy_score
 
@@ -270,7 +270,7 @@ def test_cells_from_elsewhere_are_never_compared() -> None:
     assert float(other["nsynth"]) == pytest.approx(76.9 + 0.2 - 76.2, abs=1e-3)
 
 
-def test_each_paper_compares_its_own_rows(tmp_path: Path) -> None:
+def test_each_paper_compares_its_own_rows() -> None:
     ten = dataclasses.replace(PASST, encoder="ten", reported="MATPAC, ramp of 10 epochs")
     made = near(ten)
     assert parsed(differences(made, "d", PLUSPLUS))[0]["minus"] == "MATPAC"
