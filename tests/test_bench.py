@@ -1,8 +1,6 @@
 """The benchmarks measure what they say; the texts show what was measured."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +11,15 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import __main__ as command
+from benchmarks import __main__ as benchmarks
 from benchmarks import loader, logmel, measure, step
 from benchmarks.tables import BEGIN, END, insert, of_gpu, results, table
 from matpac.core import files
 from matpac.core.parallel import Workers
 from matpac.features.store import Store
 from matpac.pretraining import sizes
+
+import command
 
 ROOT = Path(__file__).parents[1]
 
@@ -172,8 +172,7 @@ def test_logmel_reports_both_kinds_of_files(tmp_path: Path) -> None:
 def test_the_gpu_kit_runs_without_a_gpu(tmp_path: Path) -> None:
     """Every part gives figures, at toy sizes and nothing compiled; the table takes them."""
     out = tmp_path / "gpu.jsonl"
-    command = [sys.executable, "-m", "benchmarks.gpu", "--toy", "--out", str(out)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = command.python("-m", "benchmarks.gpu", "--toy", "--out", out, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in out.read_text().splitlines()]
     assert [line for line in lines if "problem" in line] == []
@@ -256,16 +255,16 @@ def test_the_table_takes_its_place_in_a_text() -> None:
 
 
 def test_the_command_runs_a_part_and_renews_the_texts(tmp_path, monkeypatch, capsys) -> None:
-    monkeypatch.setattr(command, "run", lambda part, esc10: LOADER)
+    monkeypatch.setattr(benchmarks, "run", lambda part, esc10: LOADER)
     text = tmp_path / "page.md"
     text.write_text(f"{BEGIN}\n{END}\n")
     arguments = ["loader", "--out", str(tmp_path / "out"), "--docs", str(text)]
-    assert command.main(arguments) == 0
+    assert benchmarks.main(arguments) == 0
     assert files.read_json(tmp_path / "out" / "loader.json") == LOADER
     assert text.read_text() == f"{BEGIN}\n{table([LOADER])}\n{END}\n"
     assert capsys.readouterr().out == table([LOADER]) + "\n"
     with pytest.raises(SystemExit):
-        command.main(["loadr"])
+        benchmarks.main(["loadr"])
     assert "got loadr, allowed: step, logmel, loader, table" in capsys.readouterr().err
 
 

@@ -1,6 +1,5 @@
 """`matpac label`: a folder of audio as a table of labels."""
 
-import os
 from pathlib import Path
 
 import encoder_checks
@@ -88,12 +87,3 @@ def test_an_encoder_without_labels_says_so(
     said = capsys.readouterr().err
     assert "--head is missing" in said and "none; `--encoder mini` has some" in said
     assert not (folder / "x.parquet").exists()
-
-
-def test_a_name_in_another_encoding_stops_no_other(folder: Path) -> None:
-    odd = Path(os.fsdecode(os.fsencode(folder / "sounds") + b"/caf\xe9.wav"))
-    try:
-        odd.write_bytes(b"no sound")
-    except OSError:
-        pytest.skip("this file system takes UTF-8 only")
-    assert "caf\ufffd.wav" in table(folder)["path"].tolist()

@@ -1,7 +1,5 @@
 """Embeddings of audio of any kind: files, arrays, lists, folders, over time, of any layer."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import encoder_checks
@@ -17,6 +15,7 @@ from matpac.encoders.interface import Frames, list_audio
 from matpac.encoders.vit import ViTEncoder
 from matpac.method.student import Student
 
+import command
 import noise
 
 CLOSE = {"rtol": 0, "atol": 1e-6}
@@ -230,10 +229,7 @@ def test_a_long_file_needs_no_more_memory_than_a_short_one(tmp_path: Path) -> No
     for name, minutes in (("short", 2), ("long", 20)):
         soundfile.write(tmp_path / f"{name}.wav", np.tile(wave(960_000), minutes), 16000)
     paths = [str(tmp_path / name) for name in ("encoder", "short.wav", "long.wav")]
-    done = subprocess.run(
-        [sys.executable, "-c", LONG, *paths], capture_output=True, text=True, check=True
-    )
+    kib, std = map(float, command.code(LONG, *paths).split())
     (tmp_path / "long.wav").unlink()  # pytest keeps its folders for a while
-    kib, std = map(float, done.stdout.split())
     assert std > 0
     assert kib < 50 * 1024  # the allocator's own play

@@ -1,8 +1,6 @@
 """The published rows of Table II, as data."""
 
 import re
-import subprocess
-import sys
 import tomllib
 from importlib import import_module
 from importlib.util import find_spec
@@ -12,6 +10,8 @@ import pytest
 
 from matpac.encoders.published import ROWS, Row
 from matpac.reporting import paper
+
+import command
 
 ROOT = Path(__file__).parents[2]
 KINDS = (
@@ -78,5 +78,4 @@ def test_extras_are_those_that_the_encoders_ask_for() -> None:
 
 def test_nothing_heavy_is_imported() -> None:
     code = "import sys, matpac.encoders.published; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "False\n"
+    assert command.code(code) == "False\n"

@@ -3,7 +3,6 @@
 import csv
 import math
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -23,6 +22,8 @@ from matpac.pretraining.loop import train
 from matpac.pretraining.plan import Plan
 from matpac.pretraining.run import Job
 from matpac.pretraining.trainer import Trainer
+
+import command
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -399,15 +400,8 @@ train(tiny.make_job(Path("bulk"), Path("job"), tiny.run(pretrain={"workers": 1})
 def test_a_failure_does_not_wait_for_loader_processes(bulk: Path, tmp_path: Path) -> None:
     """They heed no signal, and Python joins what a traceback keeps: it once never ended."""
     (tmp_path / "bulk").symlink_to(bulk)
-    done = subprocess.run(
-        [sys.executable, "-c", FAILING],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    paths = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = command.python("-c", FAILING, cwd=tmp_path, env=paths, timeout=120)
     assert done.returncode == 1 and done.stderr.endswith("OSError: no space left\n")
 
 

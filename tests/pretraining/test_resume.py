@@ -406,9 +406,8 @@ def edited(folder: Path, *changes: tuple[str, str, str]) -> subprocess.Completed
         text = (folder / "matpac" / name).read_text()
         assert old in text
         (folder / "matpac" / name).write_text(text.replace(old, new))
-    command = [sys.executable, "-m", "matpac.cli", "pretrain", "base"]
     environment = os.environ | {"PYTHONPATH": str(folder)}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    return command.python("-m", "matpac.cli", "pretrain", "base", cwd=folder, env=environment)
 
 
 @pytest.fixture

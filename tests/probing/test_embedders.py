@@ -1,8 +1,6 @@
 """Encoders with a front end of their own on the clips of a data set: what decides, what fails."""
 
 import pickle
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
@@ -21,6 +19,8 @@ from matpac.method.student import Student
 from matpac.probing import identity
 from matpac.probing.embedders import Recorded
 from matpac.probing.extract import extract
+
+import command
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -142,8 +142,7 @@ def test_a_worker_process_finds_the_users_module(
         numpy.save("found.npy", recorded.embed(range(3)))
     """
     elsewhere = f"import os, sys; os.chdir({str(tmp_path)!r}); sys.path.remove('')\n"
-    done = subprocess.run([sys.executable, "-c", elsewhere + textwrap.dedent(code)], check=False)
-    assert done.returncode == 0
+    command.code(elsewhere + textwrap.dedent(code))
     # The same process or another, with as many threads: the same numbers to rounding.
     found = np.load(tmp_path / "found.npy")
     np.testing.assert_allclose(found, recorded.embed(range(3)), atol=1e-5)

@@ -3,8 +3,6 @@
 import json
 import multiprocessing
 import pickle
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from matpac.probing.embedders import Embedder, Stored
 from matpac.probing.extract import extract
 from matpac.probing.identity import identity
 
+import command
 from probes import alone
 
 LENGTHS = [32, 8, 45, 64, 33, 8, 100, 45, 9, 32, 50]
@@ -141,8 +140,9 @@ def test_a_killed_extraction_goes_on_where_it_was(
     encoder: AudioEncoder, store: Store, written: list[range], tmp_path: Path
 ) -> None:
     (tmp_path / "work").write_bytes(pickle.dumps((encoder, store)))
-    command = [sys.executable, "-c", textwrap.dedent(KILLED), tmp_path / "work", tmp_path / "out"]
-    assert subprocess.run(command).returncode == -9
+    code = textwrap.dedent(KILLED)
+    killed = command.python("-c", code, tmp_path / "work", tmp_path / "out")
+    assert killed.returncode == -9, killed.stderr
     left = [p.name for p in sorted((tmp_path / "out").rglob("*.npy"))]
     assert left == ["00000000-00000003.npy", "00000003-00000006.npy"]
     ours = extract(Stored(encoder, store), tmp_path / "out", name="base", part_clips=3)
@@ -257,9 +257,7 @@ MEMORY = """
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="counts memory as Linux does")
 def test_neither_embedding_nor_probing_holds_all_embeddings_in_memory(tmp_path: Path) -> None:
     (tmp_path / "index.json").write_text("{}")
-    command = [sys.executable, "-c", textwrap.dedent(MEMORY), tmp_path]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    extracting, probing, embeddings = (int(megabytes) for megabytes in done.stdout.split())
+    extracting, probing, embeddings = map(int, command.code(MEMORY, tmp_path).split())
     assert embeddings == 229
     # A part is 8 MB; five problems evaluate 1,024 clips each at once in 20 MB,
     # and neighbours are looked for among 1,024 clips for as many: 80 to 130 MB as they overlap with
