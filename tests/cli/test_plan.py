@@ -15,16 +15,6 @@ STAGES = ["fetch@smoke", "pretrain@smoke-base", "pretrain@smoke-k8", "pretrain@p
 STAGES += ["probe@smoke-base", "sources@smoke"]
 
 
-def test_stages_are_sorted_by_kind() -> None:
-    assert plan.by_kind(STAGES, "smoke") == {
-        "fetch": [""],
-        "pretrain": ["base", "k8"],
-        "probe": ["base"],
-        "sources": [""],
-    }
-    assert plan.by_kind(STAGES, "mini") == {}
-
-
 def executed(folder: Path, name: str, seconds: float | None) -> None:
     """A notebook as papermill leaves it."""
     record = {"start_time": name, "duration": seconds}

@@ -320,16 +320,6 @@ def run_states(root: Path, run: str) -> list[Path]:
     return sorted(root.glob(f"data/tiny/checkpoints/{run}/*/state-*.pt"))
 
 
-def test_a_chosen_state_is_taken(
-    project: dict, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    project["pretrain"] |= {"checkpoint_every_s": 0.0, "epochs": 2.0, "keep_checkpoints": 4}
-    expected = pretrain.pretrain("base", project)
-    second = run_states(tmp_path, "base")[1]
-    assert pretrain.pretrain("base", project, checkpoint=second) == expected
-    assert "base: resuming at step 2\n" in capsys.readouterr().out
-
-
 def test_a_chosen_state_goes_to_the_seed_it_belongs_to(
     project: dict, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
