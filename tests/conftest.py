@@ -50,8 +50,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A root on which every stage has run at smoke size: made once, of which every one of
-    pytest-xdist's processes has a copy."""
+    """A root on which every stage has run at smoke size, for `smoke.TRAINED`: made once, of which
+    every one of pytest-xdist's processes has a copy."""
     if "PYTEST_XDIST_WORKER" not in os.environ:
         return prepare(tmp_path_factory.mktemp("smoke"))
     made = tmp_path_factory.getbasetemp().parent / "smoke"
@@ -64,7 +64,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def prepare(root: Path) -> Path:
     """Runs all stages there and leaves the environment as it was."""
     before = dict(os.environ)
-    smoke.prepare(root)
+    smoke.prepare(root, *smoke.TRAINED)
     os.environ.clear()
     os.environ.update(before)
     return root

@@ -16,11 +16,14 @@ from matpac.core import paths
 from matpac.params import Params, parse
 
 SMOKE_YAML = Path(__file__).parents[1] / "notebooks" / "smoke.yaml"
+TRAINED = ("base", "alpha1", "k8")
+"""Of the runs those that the tests look at; the notebooks look at all."""
 
 
-def sections() -> dict:
-    """The smoke parameters as ``params.yaml`` would hold them."""
-    return yaml.safe_load(SMOKE_YAML.read_text())
+def sections(*runs: str) -> dict:
+    """The smoke parameters as ``params.yaml`` would hold them. Args: runs: these alone."""
+    made = yaml.safe_load(SMOKE_YAML.read_text())
+    return made | {"runs": {name: made["runs"][name] for name in runs or made["runs"]}}
 
 
 def run_stages(params: Params) -> None:
@@ -45,13 +48,15 @@ def run_stages(params: Params) -> None:
         figures(params)
 
 
-def prepare(root: Path) -> None:
+def prepare(root: Path, *runs: str) -> None:
     """Runs all stages below ``root`` and points MATPAC_ROOT there.
 
     Training states and embeddings are removed again: a notebook that trains really trains.
+
+    Args: runs: these alone.
     """
     os.environ |= {"MATPAC_ROOT": str(root), "MATPAC_PROGRESS": "silent", "MATPAC_DATA": ""}
-    params = parse(Params, sections(), source=str(SMOKE_YAML))
+    params = parse(Params, sections(*runs), source=str(SMOKE_YAML))
     run_stages(params)
     for folder in ("checkpoints", "embeddings"):
         shutil.rmtree(paths.bulk(params) / folder)

@@ -80,8 +80,7 @@ def paper_sections(folder: Path) -> dict:
             "fold": "fold",
         }
     }
-    sections["tasks"] = ["tones"]
-    sections["runs"] = {"base": {"label": "MATPAC"}}
+    sections |= {"tasks": ["tones"], "runs": {"base": {"label": "MATPAC"}}}
     return sections
 
 
@@ -109,9 +108,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for start in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
         subprocess.run(start, cwd=project, check=True)
     (project / ".dvc" / "config").write_text((ROOT / ".dvc" / "config").read_text())
-    sections = smoke.sections() | {"profile": "mini"}
-    sections["runs"] = {name: sections["runs"][name] for name in ("base", "alpha1")}
-    sections["tasks"] = ["nsynth", "esc50"]
+    sections = smoke.sections("base", "alpha1")
+    sections |= {"profile": "mini", "tasks": ["nsynth", "esc50"]}
     outside = tmp_path_factory.mktemp("recordings")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MATPAC_ROOT", str(project))

@@ -20,7 +20,7 @@ FLAGS = ("table2", "table3", "figure2")
 
 
 def make(**runs: dict) -> Params:
-    sections = smoke.sections()
+    sections = smoke.sections(*smoke.TRAINED)
     return parse(Params, sections | {"runs": sections["runs"] | runs})
 
 
@@ -43,8 +43,11 @@ def where(row: RowSpec) -> set[str]:
         ("no_centering", {"table2"}),
     ],
 )
-def test_what_a_run_changes_decides_where_it_stands(params, run: str, expected: set) -> None:
-    assert where(figures.run_row(params, run)) == expected
+def test_what_a_run_changes_decides_where_it_stands(
+    smoke_root: Path, monkeypatch: pytest.MonkeyPatch, run: str, expected: set
+) -> None:
+    monkeypatch.setattr(figures, "num_steps", lambda *_: 24)  # the last two are not trained
+    assert where(figures.run_row(parse(Params, smoke.sections()), run)) == expected
 
 
 def test_a_longer_or_repeated_base_is_no_second_point(params, monkeypatch) -> None:
@@ -63,7 +66,7 @@ def test_a_longer_or_repeated_base_is_no_second_point(params, monkeypatch) -> No
 
 def test_the_hash_covers_every_parameter_that_decides(params) -> None:
     def of(section: str, **change: object) -> str:
-        sections = smoke.sections()
+        sections = smoke.sections(*smoke.TRAINED)
         sections[section] |= change
         changed = parse(Params, sections)
         return figures.make_provenance(changed, {}, steps=24).parameters
@@ -132,12 +135,6 @@ def project(smoke_root: Path, tmp_path: Path, monkeypatch) -> Path:
     return tmp_path / "data" / "smoke"
 
 
-def few() -> dict:
-    """Of the prepared root's runs two: all that most figures need."""
-    sections = smoke.sections()
-    return sections | {"runs": {name: sections["runs"][name] for name in ("base", "alpha1")}}
-
-
 def test_encoders_are_compared_on_the_papers_own_data_sets(project: Path, monkeypatch) -> None:
     """The smoke tasks, said to be the real ones: their encoders are compared, their runs not."""
     load = manifests.load
@@ -147,7 +144,7 @@ def test_encoders_are_compared_on_the_papers_own_data_sets(project: Path, monkey
         return manifest, info | {"source": task, "official_clips": info["num_clips"]}
 
     monkeypatch.setattr(manifests, "load", as_official)
-    sections = few()
+    sections = smoke.sections("base", "alpha1")
     sections["runs"]["alpha1"]["reported"] = "MATPAC w/o classification"
     sections["encoders"]["random"]["reported"] = "MAE-AST"
     written = {path.name: path for path in figures.figures(parse(Params, sections))}
@@ -167,7 +164,7 @@ def test_encoders_are_compared_on_the_papers_own_data_sets(project: Path, monkey
 
 def test_predictions_and_states_on_the_way_are_shown(project: Path) -> None:
     """Every clip told right by base, none by the others; the base was at half of it halfway."""
-    params = parse(Params, few())
+    params = parse(Params, smoke.sections("base", "alpha1"))
     for name in [*params.runs, *params.encoders]:
         predictions, scores = [], pd.read_csv(project / "probe" / name / "scores.csv")
         for task in params.tasks:
@@ -203,7 +200,7 @@ def test_notebook_05_works_with_tasks_that_no_paper_has(project: Path) -> None:
         pd.read_csv(path).replace({"task": {"esc50": "birds"}}).to_csv(path, index=False)
     for path in project.glob("probe/*/*.parquet"):
         pd.read_parquet(path).replace({"task": {"esc50": "birds"}}).to_parquet(path)
-    sections = few()
+    sections = smoke.sections("base", "alpha1")
     sections["datasets"]["birds"] = sections["datasets"]["esc50"]
     params = project / "birds.yaml"
     params.write_text(yaml.safe_dump(sections | {"tasks": ["birds"]}))
