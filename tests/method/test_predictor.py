@@ -75,16 +75,6 @@ def test_predictions_depend_on_visible_latents_and_class_token(latents: torch.Te
     assert predictor.mask_token.grad.any()
 
 
-@pytest.mark.parametrize("learned", [True, False])
-def test_only_learned_positions_are_trained(latents: torch.Tensor, learned: bool) -> None:
-    predictor = make_predictor(learned=learned)
-    predictor(latents, MASK).square().sum().backward()
-    assert predictor.positions.requires_grad == learned
-    assert (predictor.positions.grad is not None) == learned
-    if learned:
-        assert (predictor.positions.grad.abs().sum(dim=1) > 0).all()
-
-
 def test_hypotheses_are_layers_of_their_own_on_the_same_output(latents: torch.Tensor) -> None:
     predictor = make_predictor(hypotheses=3)
     weights, biases = (each.chunk(3) for each in (predictor.project.weight, predictor.project.bias))
