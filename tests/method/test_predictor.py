@@ -13,10 +13,10 @@ MASK = Mask(
 CLOSE = {"rtol": 0, "atol": 2e-6}  # float32 sums in another order
 
 
-def make_predictor(*, learned: bool = False, hypotheses: int = 1) -> Predictor:
+def make_predictor(*, hypotheses: int = 1) -> Predictor:
     torch.manual_seed(0)
     sizes = {"encoder_width": 8, "width": 12, "depth": 2, "num_heads": 2}
-    return Predictor(2, 3, **sizes, hypotheses=hypotheses, learned_positions=learned)
+    return Predictor(2, 3, **sizes, hypotheses=hypotheses, learned_positions=False)
 
 
 @pytest.fixture
