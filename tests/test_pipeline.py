@@ -97,7 +97,7 @@ def another_kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def project(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the project with both profiles up to date, ``mini`` active."""
     project = tmp_path_factory.mktemp("pro ject's é")  # what shells trip over
     for name in COPIED:
@@ -110,6 +110,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (project / ".dvc" / "config").write_text((ROOT / ".dvc" / "config").read_text())
     sections = smoke.sections("base", "alpha1")
     sections |= {"profile": "mini", "tasks": ["nsynth", "esc50"]}
+    shutil.copytree(prepared / "data/smoke/audio", project / "data/mini/audio")  # rendered before
     outside = tmp_path_factory.mktemp("recordings")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MATPAC_ROOT", str(project))
