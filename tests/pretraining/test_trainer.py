@@ -114,19 +114,15 @@ def test_recomputing_activations_changes_nothing_and_keeps_less() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 def test_compiled_networks_compute_the_same(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each is one graph, whose time to compile is that of its blocks: here one each.
-
-    Inductor's C++ takes more than a minute: `make soak` waits for it.
-    """
+    """Each is one graph. Inductor's C++ takes more than a minute: `make soak` waits for it."""
     if backend == "inductor" and not os.environ.get("MATPAC_SOAK"):
         pytest.skip("MATPAC_SOAK is not set")
     whole = torch.nn.Module.compile
     monkeypatch.setattr(
         torch.nn.Module, "compile", lambda self: whole(self, backend=backend, fullgraph=True)
     )
-    model = {"encoder_depth": 1}
-    plain = make_trainer(model=model)
-    compiled = make_trainer(model=model, pretrain={"compile": True, "micro_batch_size": 4})
+    plain = make_trainer()
+    compiled = make_trainer(pretrain={"compile": True, "micro_batch_size": 4})
     assert set(compiled.student.state_dict()) == set(plain.student.state_dict())
     assert_alike(compiled, plain, tolerance=ROUNDING)
 
