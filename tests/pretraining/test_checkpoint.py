@@ -83,13 +83,6 @@ def test_when_a_state_is_due(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         assert not checkpoints.due()
 
 
-def test_other_fingerprints_of_the_run(checkpoints: Checkpoints) -> None:
-    save(checkpoints, 1)
-    assert checkpoints.others() == []
-    checkpoints.folder.with_name("empty").mkdir()  # a start that came to no state
-    assert make(checkpoints.folder.with_name("xyz")).others() == [checkpoints.folder]
-
-
 # -------------------------------------------------------------------------------- in the background
 
 

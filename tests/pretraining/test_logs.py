@@ -8,7 +8,6 @@ import torch
 from test_states import full_disk
 
 from matpac.method.schedules import Scheduled
-from matpac.pretraining import logs
 from matpac.pretraining.logs import Logs, LogWriter
 from matpac.pretraining.trainer import Measured
 
@@ -19,11 +18,6 @@ AT = Scheduled(learning_rate=0.5, encoder_ema_decay=0.75, head_ema_decay=0.25, t
 @pytest.fixture
 def made(tmp_path: Path) -> Logs:
     return Logs(tmp_path / "logs")
-
-
-def test_nothing_is_made_before_the_first_row(made: Logs) -> None:
-    made.cut(0)
-    assert made.paths() == [] and not made.folder.exists()
 
 
 def test_a_log_grows_with_one_header(made: Logs) -> None:
@@ -98,42 +92,10 @@ def test_a_full_disk_is_named(made: Logs) -> None:
     assert made.path("log").read_text() == "step,loss\n0,1\n"
 
 
-# -------------------------------------------------------------------------------------- writer
-
-
-def measured(step: int, *, with_collapse: bool) -> Measured:
-    values = [step + part for part in (0.0, 0.25, 0.5, 0.75)]
-    collapse = SimpleNamespace(values=lambda: {"agreement": float(step), "rank": 2.0})
-    return Measured(torch.tensor(values), collapse if with_collapse else None)
-
-
-def test_rows_are_written_together_and_returned(
-    made: Logs, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(logs, "STEPS_BETWEEN_FLUSHES", 3)
-    writer = LogWriter(made, steps_per_epoch=4)
-    for step in (0, 1):
-        writer.add(step, AT, measured(step, with_collapse=step == 1))
-        assert writer.flush(everything=False) == ([], [])
-    assert made.paths() == [] and writer.note == ""
-    writer.add(2, AT, measured(2, with_collapse=False))
-    written = writer.flush(everything=False)
-    assert written.log[1] == [1, 0.25, *AT, 1.0, 1.25, 1.5, 1.75]
-    assert [row[0] for row in written.log] == [0, 1, 2]
-    assert written.diagnostics == [(1, {"agreement": 1.0, "rank": 2.0})]
-    assert writer.note == "loss 2.500"
-    header, *rows = made.path("log").read_text().splitlines()
-    assert header.split(",") == logs.LOG
-    assert rows[1] == "1,0.25,0.5,0.75,0.25,0.05,0,1,1.25,1.5,1.75"
-    assert made.path("diagnostics").read_text().splitlines() == ["step,agreement,rank", "1,1,2"]
-    writer.add(3, AT, measured(3, with_collapse=False))
-    assert len(writer.flush().log) == 1 and writer.flush() == ([], [])
-    assert len(made.path("log").read_text().splitlines()) == 5
-
-
 def test_other_processes_write_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     writer = LogWriter(None, steps_per_epoch=4)
-    writer.add(0, AT, measured(0, with_collapse=True))
+    collapse = SimpleNamespace(values=lambda: {"agreement": 0.0, "rank": 2.0})
+    writer.add(0, AT, Measured(torch.tensor([0.0, 0.25, 0.5, 0.75]), collapse))
     assert len(writer.flush().log) == 1  # what the first process writes
     assert list(tmp_path.iterdir()) == []

@@ -147,11 +147,6 @@ def wait_for(path: Path, script: subprocess.Popen, seconds: float = LIMIT_S) -> 
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("name", ["pretrain.sbatch", "node.sh"])
-def test_the_scripts_are_bash(name: str) -> None:
-    subprocess.run(["bash", "-n", str(ROOT / "slurm" / name)], check=True)
-
-
 def test_the_job_can_be_queued_again() -> None:
     options = [line for line in SCRIPT.read_text().splitlines() if line.startswith("#SBATCH")]
     for option in ("--requeue", "--signal=B:TERM@180", "--open-mode=append"):

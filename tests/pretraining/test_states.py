@@ -1,6 +1,5 @@
 """A training state as a file: exact, whole or not there, checked, and no other run's."""
 
-import json
 import os
 import pickle
 import resource
@@ -113,14 +112,6 @@ def test_a_state_comes_back_exactly(path: Path) -> None:
     assert list(loaded) == list(state) and loaded["identity"] == IDENTITY
     assert states.describe(path).identity == Identity(**IDENTITY)
     assert sorted(p.name for p in path.parent.iterdir()) == [f"{path.stem}.json", path.name]
-
-
-def test_people_can_read_the_description(path: Path) -> None:
-    states.write(path, make_state())
-    described = json.loads(path.with_suffix(".json").read_text())
-    assert list(described) == ["sha256", "bytes", "step", "order", "identity", "versions"]
-    assert (described["step"], described["bytes"]) == (3, path.stat().st_size)
-    assert described["identity"]["config"] == {"model": {"width": 8}}
 
 
 def cut(path: Path) -> None:
