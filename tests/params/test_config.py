@@ -189,6 +189,7 @@ IMPOSSIBLE: list[tuple[dict[str, Any], list[str]]] = [
     ),
     # Names.
     ({"runs": {"first": {}}}, ["runs: no 'base', the reference of every comparison"]),
+    ({"runs.base": {"model": {"encoder_depth": 1}}}, ["runs.base.model: got an overlay"]),
     ({"corpora": {"audioset": 1.0}}, [f"corpora: got 'audioset', {LISTED}"]),
     ({"tasks": ["nsynth", "nsynth"]}, ["tasks: 'nsynth' is named twice"]),
     ({"runs.2048": {}, "runs.nan": {}}, ["runs.2048", "'nan' in runs or encoders"]),

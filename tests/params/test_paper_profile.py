@@ -30,7 +30,7 @@ def paper_profile(folder: Path) -> dict:
     for number in range(CLIPS):
         wave = np.cumsum(random.normal(0, 0.01, 10 * 16000))
         soundfile.write(folder / f"{number}.flac", np.sin(wave) / 2, 16000)
-        rows.append(f"{number}.flac,{number % 2},{('train', 'train', 'valid', 'test')[number]}")
+        rows.append(f"{number}.flac,{number % 2},{('train', 'valid', 'test')[number // 2]}")
     table = folder.parent / "clips.csv"
     table.write_text("\n".join(rows) + "\n")
     mine = {"source": "folder", "audio": str(folder), "csv": str(table)}
