@@ -237,6 +237,13 @@ def test_a_truncated_state_costs_the_updates_since_the_one_before(
     tiny.assert_equal_results(job, uninterrupted)
 
 
+def test_a_corrupted_state_is_named(job: Job) -> None:
+    job.checkpoints.mkdir(parents=True)
+    (job.checkpoints / "state-000000004.pt").write_bytes(b"garbage")
+    with pytest.raises(RuntimeError, match=r"state-000000004\.pt: .*\nremove these files to start"):
+        train(job)
+
+
 def test_a_changed_log_is_told(
     uninterrupted: Job, job: Job, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -388,8 +395,10 @@ def test_a_signal_before_training_ends_the_command_at_once(
 # -------------------------------------------------------------------------------- edited code
 
 
-def edited(folder: Path, *changes: tuple[str, str, str]) -> subprocess.CompletedProcess:
-    """`matpac pretrain base` by a copy of the library with changed text."""
+def edited(
+    folder: Path, *changes: tuple[str, str, str]
+) -> Callable[..., subprocess.CompletedProcess]:
+    """A copy of the library with changed text. Returns: `matpac pretrain base` by that copy."""
     library = Path(pretrain.__file__).parents[1]
     shutil.copytree(library, folder / "matpac", ignore=shutil.ignore_patterns("__pycache__"))
     for name, old, new in changes:
@@ -397,7 +406,8 @@ def edited(folder: Path, *changes: tuple[str, str, str]) -> subprocess.Completed
         assert old in text
         (folder / "matpac" / name).write_text(text.replace(old, new))
     environment = os.environ | {"PYTHONPATH": str(folder)}
-    return command.python("-m", "matpac.cli", "pretrain", "base", cwd=folder, env=environment)
+    base = ["-m", "matpac.cli", "pretrain", "base"]
+    return lambda *more: command.python(*base, *more, cwd=folder, env=environment)
 
 
 @pytest.fixture
@@ -416,14 +426,20 @@ def test_edited_messages_and_bars_leave_a_state_usable(half_trained: Path, tmp_p
         ("pretraining/loop.py", "resuming at step", "going on at step"),
         ("pretraining/loop.py", 'unit="step"', 'unit="update"'),
         ("pretraining/logs.py", "the others are lost", "the rest is lost"),
-    )
+    )()
     assert done.returncode == 0, done.stderr
     assert done.stdout == "base: going on at step 1\n"
     assert [path.parent for path in run_states(tmp_path, "base")] == [half_trained.parent] * 2
 
 
 def test_an_edited_loss_makes_a_state_another_runs(half_trained: Path, tmp_path: Path) -> None:
-    done = edited(tmp_path / "code", ("method/losses.py", "2 - 2 *", "1 + 1 - 2 *"))
+    train_edited = edited(tmp_path / "code", ("method/losses.py", "2 - 2 *", "1 + 1 - 2 *"))
+    refused = train_edited("--checkpoint", str(half_trained))
+    assert refused.returncode == 1
+    assert refused.stderr == (
+        f"{half_trained}: not a state of base:\n  the library's code differs\n"
+    )
+    done = train_edited()
     assert "base: starting afresh; 1 training state(s) of other" in done.stdout
     assert half_trained in run_states(tmp_path, "base") and half_trained.exists()
 
