@@ -22,8 +22,9 @@ from matpac.pretraining import config, sizes, throughput
 
 TEMPLATE = Path(__file__).with_name("own_folder.yaml")
 SIZES = ("mini", "small", "base")
+"""Of which the largest is taken that sees enough crops; `fine` only when it is asked for."""
 SHORTEST_CROP = 32
-"""Frames: ten patches, of which three are visible."""
+"""Frames: ten patches of 16 x 16, of which three are visible."""
 LEAST_SECONDS = 60
 USABLE = 0.95
 """Part of the clips that is at least as long as a crop."""
@@ -111,7 +112,8 @@ def plan(
 
     Args:
         data: as `data_sections`; clips: frames of each, as `frames`.
-        size: one of `SIZES`; None: the largest that sees enough crops, for which it is tried.
+        size: in ``own_folder.yaml``; None: the largest of `SIZES` that sees enough crops, for which
+            it is tried.
         label: of the run.
     Returns: the parameters; the size; and what was chosen and why, in lines.
     """
@@ -246,6 +248,10 @@ def _told(
         f"{hours:.2g} h: {chosen.rate.clips_per_s:,.4g} crops/s in a trial on "
         f"{throughput.device_name(run)}",
     ]
+    if chosen.size == "mini" and not asked:
+        lines.append(
+            "of speech --size fine learns more, with patches of 8 x 8 (docs/own-folder.md)"
+        )
     if chosen.crops < FEW_CROPS:
         lines.append(f"that is little: fewer than {FEW_CROPS:,} crops; more --minutes would help")
     return "\n".join(lines)

@@ -196,7 +196,11 @@ def _is_folder(target: str, *, meant: bool) -> bool:
 @click.argument("target", metavar="FOLDER|RUN")
 @click.option("-o", "--output", type=FILE, help="Of a FOLDER: what to make; default: NAME-matpac.")
 @click.option("--minutes", type=float, help="Of a FOLDER: to train on this machine; default: 10.")
-@click.option("--size", type=click.Choice(["mini", "small", "base"]), help="Of a FOLDER's encoder.")
+@click.option(
+    "--size",
+    type=click.Choice(["mini", "fine", "small", "base"]),
+    help="Of a FOLDER's encoder; fine: mini with patches of 8 x 8, for speech.",
+)
 @click.option("--checkpoint", type=FILE, help="Of a RUN: the training state to go on from.")
 def pretrain(target: str, checkpoint: Path | None, **options: Any) -> None:
     """Trains an encoder on a FOLDER of sounds, or a RUN.

@@ -50,7 +50,7 @@ def pretrain_folder(
     Args:
         out: where all of it goes; None: ``<name of the folder>-matpac`` in the working directory.
         minutes: of training on this machine; None: those that were asked for before, or 10.
-        size: as `folder_plan.SIZES`; None: the one that was asked for before, or it is chosen.
+        size: as of `folder_plan.plan`; None: the one that was asked for before, or it is chosen.
     Returns: ``out``.
     Raises: FileNotFoundError, ValueError naming what is wrong with the folder, or what is different
         in an ``out`` that is there; as the stages.

@@ -342,6 +342,9 @@ def test_the_mini_size_is_the_mini_profile() -> None:
         ("pretrain", common["pretrain"] | size["pretrain"]),
     ):
         assert ours.items() <= mini[section].items()
+    best, fine = yaml.safe_load((ROOT / "params.best.yaml").read_text()), own["sizes"]["fine"]
+    assert {"crop_frames": 96} | common["model"] | fine["model"] == best["model"]
+    assert fine | {"model": size["model"] | {"patch_size": 8}} == size | {"model": fine["model"]}
     base, paper = own["sizes"]["base"], yaml.safe_load((ROOT / "params.paper.yaml").read_text())
     assert base["model"].items() <= paper["model"].items()
 
@@ -372,6 +375,7 @@ def test_size_and_schedule_follow_from_audio_and_machine(
     assert pretrain.warmup_epochs == pytest.approx(0.05 * pretrain.epochs, abs=1e-6)
     assert pretrain.encoder_ema_decay[1] == pytest.approx(1 - 3 / updates, abs=1e-6)
     assert why.startswith(f"size {size}, ")
+    assert ("of speech --size fine learns more" in why) == (size == "mini")
     assert json.dumps(params.model_dump())  # plain values, as YAML has them
 
 
