@@ -32,7 +32,7 @@ def _names(sections: dict[str, Any]) -> Iterator[str]:
                 yield f"{section}: {name!r} is named twice"
     if runs and "base" not in runs:
         yield "runs: no 'base', the reference of every comparison"
-    if "model" in _mapping(runs, "base"):  # which the stage of a random encoder does not read
+    if _mapping(_mapping(runs, "base"), "model"):  # no stage of a random row reads it
         yield "runs.base.model: got an overlay; the sizes of the base are the section model"
     for name in runs:
         if name in encoders:
