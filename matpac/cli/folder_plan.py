@@ -29,7 +29,7 @@ LEAST_SECONDS = 60
 USABLE = 0.95
 """Part of the clips that is at least as long as a crop."""
 FEW_CROPS = 48_000
-"""What a run of the mini profile sees; half of them gave two to three points less there."""
+"""What a run of the mini profile sees; half of them gave one to three points less there."""
 TRIAL_S = 4.0
 REACHED = 0.9
 """Of the trial's rate: it reads no sounds, measures nothing and saves nothing."""

@@ -57,8 +57,9 @@ def extract(
         # Two tasks that are probed side by side may be of the same clips.
         lock = files.locked(folder / f".{key}.lock", "embeds the same clips", wait_s=math.inf)
         with nullcontext() if distributed.is_joined() else lock:
-            work = embedder, path, described, part_clips
-            distributed.launch(_compute, *work, num_processes=num_processes)
+            if not _is_finished(path):  # by the one that was waited for
+                work = embedder, path, described, part_clips
+                distributed.launch(_compute, *work, num_processes=num_processes)
     return _open(path, described)
 
 

@@ -5,6 +5,7 @@ import multiprocessing
 import pickle
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -101,9 +102,17 @@ def test_two_processes_share_the_parts_and_change_no_number(
 
 
 def test_two_tasks_of_the_same_clips_are_embedded_once(
-    encoder: AudioEncoder, store: Store, tmp_path: Path
+    encoder: AudioEncoder, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They are probed side by side, in processes of their own."""
+    original, told = module._write_part, tmp_path.with_name("parts of both")
+
+    def write_part(*arguments: Any) -> None:
+        with told.open("a") as file:
+            file.write("part\n")
+        original(*arguments)
+
+    monkeypatch.setattr(module, "_write_part", write_part)
     run = multiprocessing.get_context("fork").Process
     options = {"name": "base", "part_clips": 2}
     begun = [run(target=extract, args=(Stored(encoder, store), tmp_path), kwargs=options)]
@@ -113,6 +122,7 @@ def test_two_tasks_of_the_same_clips_are_embedded_once(
     for each in begun:
         each.join()
     assert [each.exitcode for each in begun] == [0, 0]
+    assert told.read_text() == 6 * "part\n"
     found = extract(Stored(encoder, store), tmp_path, **options)
     np.testing.assert_allclose(found, alone(encoder, store), **CLOSE)
 
