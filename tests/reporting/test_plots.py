@@ -2,10 +2,12 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 from made import MINI, ROWS, info, results, scores
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from matpac.reporting.paper import GROUPS, TASKS
@@ -25,12 +27,26 @@ def test_figure_two_values_in_order_of_k() -> None:
     assert average["ci95"].tolist() == pytest.approx([CI95] * 3, abs=1e-3)
 
 
-def test_every_seed_of_figure_two_is_in_its_table(tmp_path: Path) -> None:
+def test_every_seed_is_a_dot_of_figure_two(tmp_path: Path, monkeypatch: Any) -> None:
+    grids = []
+    subplots = Figure.subplots
+
+    def kept(self: Figure, *args: Any, **kwargs: Any) -> Any:
+        grids.append(subplots(self, *args, **kwargs))
+        return grids[-1]
+
+    monkeypatch.setattr(Figure, "subplots", kept)
     seeded = scores(seeds=3)
     seeded = seeded[seeded["task"].isin(GROUPS["Environment"])]
     infos = {task: info(task) for task in GROUPS["Environment"]}
     figure2(results(seeded, infos=infos), tmp_path)
+    average = grids[-1][1, 1]
+    dots = [line for line in average.lines if line.get_marker() == "."]
+    drawn = {x: sorted(line.get_ydata()) for line in dots for x in set(line.get_xdata())}
     # Tasks 4 to 6: 55 on average; k32 is the fifth encoder; seeds are 2 points apart.
+    assert drawn[32] == pytest.approx([59, 61, 63]) and set(drawn) == {32, 128, 512}
+    low, high = average.get_ylim()
+    assert low < 55 and high > 63
     table = pd.read_csv(tmp_path / "fig2.csv").set_index(["panel", "encoder"])
     assert table.loc[("average", "k32"), "seeds"] == "59.0000 61.0000 63.0000"
     assert table.loc[("average", "k32"), "unit"] == "seeds"
