@@ -200,6 +200,9 @@ def test_an_edited_overlay_and_another_encoder_run_what_is_theirs(
     shutil.copytree(trained / "base/seed_0", weights)
     sections = yaml.safe_load((project / "params.yaml").read_text())
     changed = {"alpha1": sections["runs"]["alpha1"] | {"objective": {"alpha": 0.9}}}
+    edit(runs=sections["runs"] | changed)
+    stale = set(json.loads(dvc(project, "status", "--json")))
+    assert {"pretrain@mini-alpha1"} == {name for name in stale if not name.startswith("figures")}
     earlier = {"kind": "pretrained", "label": "Earlier", "weights": str(weights)}
     edit(runs=sections["runs"] | changed, encoders=sections["encoders"] | {"earlier": earlier})
     output = dvc(project, "repro")
