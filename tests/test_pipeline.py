@@ -192,6 +192,17 @@ def test_switching_profiles_and_back_runs_nothing(project: Path, monkeypatch) ->
     assert load(project / "params.yaml").profile == "mini"
 
 
+def test_raising_the_number_of_core_runs_everything_again(project: Path) -> None:
+    version = project / "matpac/core/version.py"
+    text = version.read_text()
+    try:
+        version.write_text(text.replace("RESULTS = 1", "RESULTS = 2"))
+        stale = {name.partition("@")[0] for name in json.loads(dvc(project, "status", "--json"))}
+    finally:
+        version.write_text(text)
+    assert {"fetch", "logmel", "pretrain", "probe", "probe_only"} <= stale
+
+
 def test_an_edited_overlay_and_another_encoder_run_what_is_theirs(
     project: Path, edit, monkeypatch: pytest.MonkeyPatch
 ) -> None:

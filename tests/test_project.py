@@ -121,7 +121,9 @@ def test_a_stage_depends_on_every_package_that_it_runs(stage: str) -> None:
     deps = stages()[stage]["deps"]
     assert missing(stage, deps) == []
     own = [dep for dep in deps if dep.startswith("matpac/")]
-    assert len(own) <= 7 and not [dep for dep in own if dep[7:].startswith(DECIDE_NOTHING)]
+    told = [dep for dep in own if dep[7:].startswith(DECIDE_NOTHING)]
+    assert told == ([] if stage in ("sources", "figures") else ["matpac/core/version.py"])
+    assert len(own) - len(told) <= 7
     assert not [dep for dep in own if not (ROOT / dep).exists()]
 
 

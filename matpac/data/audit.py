@@ -20,7 +20,7 @@ from matpac.core.parallel import Workers
 from matpac.core.progress import Progress
 
 VERSION = 3
-"""Raise when `audio.check` finds other things, so that all files are read again."""
+"""Raise when `audio.reading.check` finds other things, so that all files are read again."""
 FILES_PER_JOB = 32
 SECONDS_BETWEEN_SAVES = 60.0
 

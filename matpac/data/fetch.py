@@ -32,7 +32,7 @@ PLAYERS = ("midirenderer", "pretty_midi")
 def fetch(params: FetchParams | dict[str, Any]) -> dict[str, Any]:
     """Runs the stage for the data sets that are corpora or tasks of the profile.
 
-    Args: params: the sections of `matpac.params.config.FetchParams`.
+    Args: params: the sections of `FetchParams`.
     Returns: name -> the information written beside its manifest.
     Raises: ValueError naming the clips of each data set of which more than
         ``logmel.max_bad_fraction`` cannot be used, for tables that do not fit, for a task on which

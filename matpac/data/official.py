@@ -33,7 +33,7 @@ def official_manifest(
 
     Args:
         name: what ``params.yaml`` calls the data set.
-        source: which of `loaders.LOADERS`.
+        source: which of `layouts.LOADERS`.
         folder: holds the unpacked data set, or is one or two levels above it.
         subset: take the clips that are there; otherwise anything missing is an error.
         cache, workers, window_ms: as in `folders.folder_manifest`.
@@ -108,7 +108,7 @@ def shortfalls(source: str, column: str, layout: Layout, there: np.ndarray) -> l
     """What is not as in the whole data set, one readable line each.
 
     Args:
-        source: which of `loaders.LOADERS`.
+        source: which of `layouts.LOADERS`.
         column: "split" or "fold".
         there: whether the file of each of the layout's clips exists, (N,).
     """

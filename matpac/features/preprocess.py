@@ -27,7 +27,7 @@ FRONT_END = ("sample_rate", "window_ms", "hop_ms", "num_mels", "fmin_hz", "fmax_
 def preprocess(params: LogmelParams | dict[str, Any]) -> dict[str, Any]:
     """Runs the stage for the data sets that are corpora or tasks of the profile.
 
-    Args: params: the sections of `matpac.params.config.LogmelParams`.
+    Args: params: the sections of `LogmelParams`.
     Returns: {"stores": name -> index, "pretraining": content of ``pretraining.json``}.
     Raises: FileNotFoundError naming the ``fetch`` stage if a manifest is missing; ValueError naming
         the clips of a data set of which more than ``logmel.max_bad_fraction`` cannot be used, or

@@ -24,7 +24,7 @@ class ModelConfig(Section):
     mask_ratio: OpenFraction
     """Fraction of patches hidden from the student."""
     positions: Literal["sincos", "learned"]
-    """sincos: fixed 2-D table, as released; learned: what the paper's text says."""
+    """sincos: fixed 2-D table, as released; learned: the paper's text, starting from that table."""
     encoder_width: Positive
     encoder_depth: Positive
     encoder_heads: Positive
@@ -74,6 +74,7 @@ class ObjectiveConfig(Section):
     center_momentum: Fraction
     target: Literal["latents", "standardised"] = "latents"
     """What is predicted: the teacher's latents, or each standardised over its width (M2D)."""
+    # MATPAC++ only: the three below.
     choice_temp: Annotated[list[PositiveFloat], Field(min_length=2, max_length=2)] | None = None
     """Of several hypotheses: first value, and the one from which on the winner takes all."""
     choice_temp_decay: OpenFraction | None = None

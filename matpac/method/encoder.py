@@ -1,4 +1,4 @@
-"""The ViT that student and teacher share: pre-norm blocks and a final norm (MATPAC Sec. III).
+"""The ViT of student, teacher and predictor: pre-norm blocks and a final norm (MATPAC Sec. III).
 
 Shapes: B clips, N tokens, D width, H heads, L layers.
 """

@@ -11,7 +11,7 @@ from matpac.core.products import Linear, layer
 
 
 class Head(nn.Module):
-    """DINO's projection head: three linear layers, L2 norm, K prototypes of learned norm.
+    """DINO's projection head: three linear layers, L2 norm, K prototypes.
 
     Args:
         width: D of the latents; hidden: of the first two layers; bottleneck: of the third.
@@ -54,7 +54,8 @@ class Center(nn.Module):
     """C of MATPAC Eq. (2): an EMA of the mean over clips and patches of the teacher's output.
 
     What it averages is lost in the paper's text. The released code feeds it the teacher's
-    *probabilities*; DINO, which the paper cites for it, feeds raw logits. Both are offered.
+    *probabilities*, what Eq. (2) gives; DINO, which the paper cites for it, feeds raw logits. Both
+    are offered.
 
     Args:
         num_prototypes: K.
@@ -73,10 +74,10 @@ class Center(nn.Module):
         return source.float().mean(dim=(0, 1))
 
     @torch.no_grad()
-    def update(self, batch_mean: Tensor, *, active: Tensor | bool = True) -> None:
-        """value <- momentum * value + (1 - momentum) * batch_mean, unless not ``active``."""
+    def update(self, mean: Tensor, *, active: Tensor | bool = True) -> None:
+        """value <- momentum * value + (1 - momentum) * mean, unless not ``active``."""
         if self.averages != "none":
-            new = self.momentum * self.value + (1 - self.momentum) * batch_mean
+            new = self.momentum * self.value + (1 - self.momentum) * mean
             self.value.copy_(torch.where(torch.as_tensor(active), new, self.value))
 
 

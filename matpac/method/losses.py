@@ -1,7 +1,7 @@
 """The two pretext tasks' losses and their sum (MATPAC Sec. III, Eqs. (1), (4), (5)).
 
 Shapes: B clips, M masked patches, r hypotheses, D latent width, K prototypes. Losses come per
-patch, (B, M); the mean over clips and patches is taken where they are weighed.
+patch, (B, M); `Trainer.step` takes the mean over clips and patches.
 """
 
 import torch
@@ -33,12 +33,12 @@ def prediction_losses(distances: Tensor, choice_temp: Tensor | float) -> Tensor:
 
     Args:
         distances: (B, M, r).
-        choice_temp: 0: the winner takes all.
+        choice_temp: a tensor, above 0; or 0: the winner takes all.
     Returns: (B, M).
     """
     if distances.shape[2] == 1:
         return distances.squeeze(2)
-    if isinstance(choice_temp, float) and choice_temp == 0:
+    if not isinstance(choice_temp, Tensor) and choice_temp == 0:
         return distances.amin(dim=2)
     weights = F.softmax(-distances.detach() / choice_temp, dim=2)
     return (weights * distances).sum(dim=2)

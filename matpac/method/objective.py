@@ -52,7 +52,7 @@ def compare(
         logits, distances: the student's, (B, M, K) and (B, M, r).
         target_logits: the teacher's, (B, M, K); center: C, (K,).
         student_temp, teacher_temp: of the two distributions.
-        choice_temp: of the choice between hypotheses; 0.0: the winner takes all.
+        choice_temp: of the choice between hypotheses; 0: the winner takes all.
     """
     teacher = teacher_distribution(target_logits, center, teacher_temp)
     log_student = student_log_distribution(logits, student_temp)

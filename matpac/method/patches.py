@@ -1,7 +1,8 @@
 """Log-mel patches become tokens with 2-D positions (MATPAC Sec. III, "Input of the model").
 
 Shapes: B clips, F mel bins, T frames, P patch size, R = F/P rows, C = T/P columns, N = R*C patches,
-V of them chosen, D width. Patches are frequency-major: patch r*C + c, row 0 the lowest band.
+V of them chosen, D width. Patches are frequency-major: patch r*C + c, row 0 the lowest band. The
+class token is the released code's, not the paper's; nothing is read from it.
 """
 
 import torch

@@ -66,8 +66,8 @@ class Student(nn.Module):
         Args:
             logmel: normalised crops, (B, F, T).
             mask: which patches are visible and which are masked.
-            target: latents of the masked ones, (B, M, D), of which only the choice between several
-                hypotheses depends.
+            target: latents of the masked ones, (B, M, D), for Eq. (1), which also chooses between
+                several hypotheses.
         """
         visible = self.patches(logmel, mask.visible)  # (B, 1 + V, D)
         hypotheses = self.predictor(self.encoder(visible), mask)  # (B, M, r, D)

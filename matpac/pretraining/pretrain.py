@@ -28,7 +28,7 @@ def pretrain(
 
     Args:
         run: its name in ``runs``.
-        params: the sections of `matpac.params.config.PretrainParams`.
+        params: the sections of `PretrainParams`.
         checkpoint: the training state to go on from; of several seeds, for the one it belongs to.
             None: each goes on from its newest.
     Returns: ``seed_<seed>`` -> what the last step measured, the content of the metrics file.

@@ -115,7 +115,7 @@ class Comparisons:
         """
         of_rows = {name: self._repeats(name, tasks).mean(axis=1) for name in self.predictions}
         if any(len(of_rows[name]) == 1 for name in pair):
-            between = [each - each.mean() for each in of_rows.values()]
+            between = [each - each.mean() for each in of_rows.values() if len(each) > 1]
             freedom = sum(len(each) - 1 for each in between)
             return sum((each**2).sum() for each in between) / freedom, freedom
         few = [name for name, each in of_rows.items() if len(each) < FEWEST_SEEDS or name in pair]
