@@ -27,6 +27,7 @@ SIX_TIMES: Changes = {
     "objective": {"teacher_temp_ramp_epochs": 2.0},
 }
 SMALL_PATCHES: Changes = {"model": {"patch_size": 8}}
+HALF_THE_RATE: Changes = {"pretrain": {"learning_rate": 2e-3}}
 HALF: Changes = {"pretrain": {"epochs": 29.0}}
 MINI: dict[str, Sequence[Changes]] = {
     "lr 2e-3": ({"pretrain": {"learning_rate": 2e-3}},),
@@ -48,6 +49,7 @@ REAL: dict[str, Sequence[Changes]] = {
     "base": (),
     "6 times": (SIX_TIMES,),
     "3 times, patch 8 x 8": (SIX_TIMES, HALF, SMALL_PATCHES),
+    "3 times, patch 8 x 8, lr 2e-3": (SIX_TIMES, HALF, SMALL_PATCHES, HALF_THE_RATE),
 }
 STUDIES = {"mini": ("params.yaml", MINI), "real": ("params.real.yaml", REAL)}
 REFERENCES = ("random", "logmel")
