@@ -54,6 +54,14 @@ def dedented(text: str) -> str:
     return re.sub(r"\n +", "\n", text)
 
 
+def of_run(app: Any, name: str, source: list[str]) -> None:
+    """The title of an executed notebook says whose it is: "03 · pretrain base"."""
+    if found := re.fullmatch(r"data/\w+/executed/(\d+)_(\w+?)-(\w+)", name):
+        title = "# {} · {} {}".format(*found.groups())
+        source[0] = re.sub(r"# \d+ · [^\"\\]*", title, source[0], count=1)
+
+
 def setup(app: Any) -> None:
     """Called by Sphinx."""
     app.connect("autodoc-process-docstring", rest)
+    app.connect("source-read", of_run)

@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from collections import Counter
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -40,6 +41,13 @@ def test_links_and_images_lead_somewhere() -> None:
 def test_every_notebook_is_there_with_what_it_gave(notebook: Path) -> None:
     shown = page(PAGES / "notebooks" / f"{notebook.stem}.html")
     assert shown.select(".cell_output") and notebook.stem in str(page(PAGES / "docs/index.html"))
+
+
+def test_no_two_pages_have_one_title() -> None:
+    links = page(PAGES / "docs/index.html").select(".sidebar-tree a.reference.internal")
+    titles = {link["href"]: link.get_text() for link in links}
+    shared = Counter(title for href, title in titles.items() if "notebooks/" not in href)
+    assert [title for title, times in shared.items() if times > 1] == []
 
 
 @pytest.mark.skipif(not BROWSER, reason="no Chromium here")
