@@ -27,8 +27,8 @@ SIX_TIMES: Changes = {
     "objective": {"teacher_temp_ramp_epochs": 2.0},
 }
 SMALL_PATCHES: Changes = {"model": {"patch_size": 8}}
-HALF_THE_RATE: Changes = {"pretrain": {"learning_rate": 2e-3}}
 HALF: Changes = {"pretrain": {"epochs": 29.0}}
+FINE = (SIX_TIMES, HALF, SMALL_PATCHES)
 MINI: dict[str, Sequence[Changes]] = {
     "lr 2e-3": ({"pretrain": {"learning_rate": 2e-3}},),
     "lr 4e-3": (),
@@ -48,8 +48,9 @@ MINI: dict[str, Sequence[Changes]] = {
 REAL: dict[str, Sequence[Changes]] = {
     "base": (),
     "6 times": (SIX_TIMES,),
-    "3 times, patch 8 x 8": (SIX_TIMES, HALF, SMALL_PATCHES),
-    "3 times, patch 8 x 8, lr 2e-3": (SIX_TIMES, HALF, SMALL_PATCHES, HALF_THE_RATE),
+    "3 times, patch 8 x 8": FINE,
+    "3 times, patch 8 x 8, lr 2e-3": (*FINE, {"pretrain": {"learning_rate": 2e-3}}),
+    "3 times, patch 8 x 8, lr 1e-3": (*FINE, {"pretrain": {"learning_rate": 1e-3}}),
 }
 STUDIES = {"mini": ("params.yaml", MINI), "real": ("params.real.yaml", REAL)}
 REFERENCES = ("random", "logmel")

@@ -344,7 +344,8 @@ def test_the_mini_size_is_the_mini_profile() -> None:
         assert ours.items() <= mini[section].items()
     best, fine = yaml.safe_load((ROOT / "params.best.yaml").read_text()), own["sizes"]["fine"]
     assert {"crop_frames": 96} | common["model"] | fine["model"] == best["model"]
-    assert fine | {"model": size["model"] | {"patch_size": 8}} == size | {"model": fine["model"]}
+    assert fine["pretrain"].items() <= best["pretrain"].items()
+    assert fine | {"pretrain": {}} == size | {"model": fine["model"], "pretrain": {}}
     base, paper = own["sizes"]["base"], yaml.safe_load((ROOT / "params.paper.yaml").read_text())
     assert base["model"].items() <= paper["model"].items()
 

@@ -152,6 +152,10 @@ def test_what_the_page_says_of_layers() -> None:
     assert means[3] - means[0] == pytest.approx(1.5, abs=0.25)
 
 
+CHOSEN = "3 times, patch 8 x 8, lr 1e-3"
+"""Of `benchmarks.mini`, for the profile `best`."""
+
+
 def test_what_the_page_says_of_our_best() -> None:
     page = " ".join((ROOT / "docs" / "real.md").read_text("utf-8").split())
     table = pd.read_csv(ROOT / "figures" / "best" / "table2_differences.csv").set_index("model")
@@ -163,15 +167,17 @@ def test_what_the_page_says_of_our_best() -> None:
         pairs = [f"{-row[task]:.1f} ± {row[f'{task}_ci95']:.1f}" for task in ("words", "esc10")]
         assert said.format(*pairs) in page
     rows = pd.read_csv(ROOT / "docs" / "bench" / "real.csv")
-    found = 100 * rows.set_index(["setting", "task"])["valid_score"].unstack()
+    settings = rows.groupby(["setting", "task"])["valid_score"]
+    found = 100 * settings.mean().unstack()
+    seeds = settings.count().unstack()["words"]
     # What the profile is, by the words alone: ESC-10's folds validate on each other's test clips.
-    assert found["words"].idxmax() == "3 times, patch 8 x 8"
+    assert found["words"].idxmax() == CHOSEN and seeds[CHOSEN] > 1
     for setting, values in found.iterrows():
-        told = f"| {values['words']:.1f} | {values['esc10']:.1f} |"
+        told = f"| {values['words']:.1f} | {values['esc10']:.1f} | {seeds[setting]} |"
         assert told in page.replace("**", ""), setting
     best = yaml.safe_load((ROOT / "params.best.yaml").read_text("utf-8"))
     real = yaml.safe_load((ROOT / "params.real.yaml").read_text("utf-8"))
-    for part in mini.REAL["3 times, patch 8 x 8"]:
+    for part in mini.REAL[CHOSEN]:
         for section, changes in part.items():
             real[section] |= changes
     assert all(best[section] == real[section] for section in ("model", "objective", "pretrain"))
