@@ -11,6 +11,9 @@ from matpac.pretraining.config import ResolvedRun
 from matpac.reporting.paper import NAMES as REPORTED
 
 NO_NAMES = ("inf", "infinity", "nan", "null")
+"""What tables read as a number or as nothing."""
+COLUMNS = ("average", "block", "mean", "minus", "model", "seeds", "source", "training_data")
+"""What stands beside the tasks in tables and metrics."""
 
 
 def find(sections: dict[str, Any]) -> list[str]:
@@ -37,9 +40,12 @@ def _names(sections: dict[str, Any]) -> Iterator[str]:
     for name in runs:
         if name in encoders:
             yield f"{name!r} is both in runs and in encoders"
-    for name in (*runs, *encoders):
+    for name in (*runs, *encoders, *datasets):
         if name in NO_NAMES:
-            yield f"{name!r} in runs or encoders: tables read it as a number or as nothing"
+            yield f"{name!r} in runs, encoders or datasets: tables read a number or nothing"
+    for name in _texts(sections.get("tasks")):
+        if name in COLUMNS:
+            yield f"tasks: got {name!r}, which is another column of the tables: rename the data set"
 
 
 def _unlabelled(sections: dict[str, Any]) -> Iterator[str]:

@@ -192,7 +192,8 @@ IMPOSSIBLE: list[tuple[dict[str, Any], list[str]]] = [
     ({"runs.base": {"model": {"encoder_depth": 1}}}, ["runs.base.model: got an overlay"]),
     ({"corpora": {"audioset": 1.0}}, [f"corpora: got 'audioset', {LISTED}"]),
     ({"tasks": ["nsynth", "nsynth"]}, ["tasks: 'nsynth' is named twice"]),
-    ({"runs.2048": {}, "runs.nan": {}}, ["runs.2048", "'nan' in runs or encoders"]),
+    ({"runs.2048": {}, "runs.nan": {}}, ["runs.2048", "'nan' in runs, encoders or datasets"]),
+    ({"tasks": ["mean"]}, ["tasks: got 'mean', allowed", "'mean', which is another column"]),
     # Data sets.
     ({"tasks": ["embedded"]}, ["'embedded', which has no labels: the recipe pretraining has none"]),
     (own() | {"tasks": ["own"]}, ["got 'own', which has no labels: its key kind is not given"]),
