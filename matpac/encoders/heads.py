@@ -83,7 +83,9 @@ class Head:
             activation: None: the head's own.
         """
         found = self.probabilities(embedding, activation)
-        there = self.present(found) if present else torch.ones_like(found, dtype=torch.bool)
+        # Thresholds are of the head's own activation, whichever is shown.
+        own = self.probabilities(embedding)
+        there = self.present(own) if present else torch.ones_like(found, dtype=torch.bool)
         order = found.argsort(descending=True, stable=True)
         order = order[there[order]][:top]
         return {self.classes[i]: float(found[i]) for i in order.tolist()}

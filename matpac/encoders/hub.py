@@ -29,7 +29,7 @@ from matpac.encoders.vit import ViTEncoder
 
 CARD = "README.md"
 MINI = Path(__file__).with_name("mini")
-"""The encoder that comes with the library: run base, seed 0, of the profile real (docs/real.md)."""
+"""The encoder that comes with the library: run base, seed 0, of the profile best (docs/real.md)."""
 VARIABLE = "MATPAC_ENCODER"
 """Environment variable that names an encoder where none is given."""
 HUB_NAME = re.compile(r"(\w[\w.-]*)/(\w[\w.-]*)(?:@([\w./-]+))?")
@@ -123,7 +123,7 @@ def load(
         raise ValueError(f"precision: got {precision!r}, allowed: {', '.join(PRECISIONS)}")
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    if torch.device(device).type == "cpu" and not _computes_in(precision):
+    if _usable(device).type == "cpu" and not _computes_in(precision):
         warnings.warn(
             f"precision: this processor has no instructions for {precision} and emulates it, which "
             "is several times slower than float32",
@@ -134,6 +134,19 @@ def load(
         encoder.add_head(*read_head(str(source), head))
     encoder.precision = precision
     return encoder.to(device)
+
+
+def _usable(given: str | torch.device) -> torch.device:
+    """A device that holds numbers. Raises: ValueError for any other."""
+    try:
+        device = torch.device(given)
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, NotImplementedError, AssertionError) as error:
+        why = str(error).partition("\n")[0]
+        raise ValueError(
+            f"device: got {str(given)!r}, allowed: cpu, or a GPU here: {why}"
+        ) from None
+    return device
 
 
 def read_head(source: str, head: str | PathLike[str]) -> tuple[str, heads.Head]:

@@ -46,6 +46,12 @@ def test_a_folder_of_the_pretrain_stage_is_loaded(net: AudioEncoder, tmp_path: P
         assert next(encoder.parameters()).device.type == "cpu"  # the tests hide every GPU
 
 
+@pytest.mark.parametrize("device", ["foo", "meta", "cuda:7"])
+def test_a_device_that_is_not_here_is_named(device: str) -> None:
+    with pytest.raises(ValueError, match=f"device: got '{device}', allowed: cpu"):
+        matpac.load("mini", device=device)
+
+
 def test_mini_comes_with_the_library(
     net: AudioEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -140,6 +140,8 @@ def test_which_labels_are_there() -> None:
     assert said["class 2"] == pytest.approx(1 / (1 + np.exp(-2)), abs=1e-4)
     assert list(several.labels(embedding, top=2)) == ["class 2", "class 1"]
     assert list(several.labels(embedding, present=True)) == ["class 2", "class 0"]
+    as_softmax = several.labels(embedding, present=True, activation="softmax")
+    assert list(as_softmax) == ["class 2", "class 0"], "thresholds are of sigmoids"
     assert list(made().labels(embedding, present=True)) == [next(iter(made().labels(embedding)))]
 
 
