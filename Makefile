@@ -86,10 +86,10 @@ esc10: setup        ## Pretrains and probes on real recordings: make esc10 FOLDE
 	@test -d "$$FOLDER/audio" || { printf 'FOLDER: got "%s", needed: a folder with audio/ and meta/esc10.csv\n' "$$FOLDER"; exit 1; }
 	ESC10="$$(cd "$$FOLDER" && pwd)" $(BIN)/matpac use esc10 -- $(MAKE) repro
 
-quick: setup        ## The same in 9 to 18 minutes: half of the runs, half the training
+quick: setup        ## Tables and figures in 9 to 18 minutes: half of the runs, half the training
 	$(BIN)/matpac use quick -- $(MAKE) repro
 
-real: setup         ## The same on words and ESC-10: make real WORDS=... ESC10=... YAMNET=... (docs/real.md)
+real: setup         ## Pretrains and probes on words and ESC-10: make real WORDS=... ESC10=... YAMNET=... (docs/real.md)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[yamnet]'
 	$(BIN)/matpac use real -- $(MAKE) repro
 

@@ -4,7 +4,7 @@ The paper's text lost its learning rate and does not speak of standardisation. T
 of a profile at every combination and prints a table of validation and test scores; the setting is
 to be chosen by the validation columns. ``docs/probing.md`` shows what it gave and what we took.
 
-    matpac study base --epochs 100 1000 [--params params.esc10.yaml]
+    matpac study base --epochs 100 --epochs 1000 [--params params.esc10.yaml]
 """
 
 from collections.abc import Sequence
