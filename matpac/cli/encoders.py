@@ -54,7 +54,7 @@ def told(output: Path, found: Any) -> None:
 @click.command(short_help="Writes a table of embeddings, a row per file of a FOLDER.")
 @taking(OF_FOLDER)
 @click.option("--layer", type=int, default=-1, help="0 is the first; default: the last.")
-@click.option("--precision", default="float32", help="Of its products, or bfloat16, float16.")
+@click.option("--precision", default="float32", help="Of matrix products; or bfloat16, float16.")
 @click.option("--batch-size", type=int, default=16, help="Pieces encoded at once.")
 def embed(
     folder: Path,
@@ -120,7 +120,7 @@ def label(
 @click.argument("file", type=FILE)
 @click.argument("folder", type=FILE)
 @taking(ENCODER)
-@click.option("-n", "--number", type=click.IntRange(1), default=10, help="Of sounds; default: 10.")
+@click.option("-n", "--number", type=click.IntRange(1), default=10, help="How many; default: 10.")
 def similar(**arguments: Any) -> None:
     """Lists the sounds in FOLDER and below that are nearest to a FILE: rank, similarity, path.
 
@@ -137,7 +137,7 @@ def similar(**arguments: Any) -> None:
 @click.command(short_help="Writes an ENCODER of ours as torch.export or ONNX.")
 @click.argument("encoder")
 @click.option("-o", "--output", type=FILE, required=True, help="The program, .pt2 or .onnx.")
-@click.option("--samples", type=int, help="Of a waveform; default: a whole piece.")
+@click.option("--samples", type=int, help="Length of a waveform; default: a piece.")
 def export(encoder: str, output: Path, samples: int | None) -> None:
     """Writes an ENCODER of ours as a program: torch.export or ONNX."""
     import json
@@ -170,7 +170,10 @@ def release(run: str, output: Path, seed: int | None, licence: str) -> None:
 @click.argument("file", type=FILE)
 @click.argument("target", type=FILE)
 def convert(file: Path, target: Path) -> None:
-    """Reads the tensors of a torch.save FILE, executing nothing, and writes TARGET.safetensors."""
+    """Reads the tensors of a torch.save FILE, executing nothing, and writes them.
+
+    TARGET ends in .safetensors.
+    """
     from matpac.encoders.statedicts import convert
 
     left_out = convert(file, target)
@@ -191,7 +194,7 @@ COLUMNS = {
 @click.option("--audio", type=FILE, help="Of a TABLE: the folder with its files.")
 @taking(ENCODER[:2])
 @taking([click.option(f"--{name}", help=f"Column {text}") for name, text in COLUMNS.items()])
-@click.option("--separator", help="Between several labels of a clip.")
+@click.option("--separator", help="Between a clip's labels; with --fold or --split.")
 def probe(
     target: str,
     audio: Path | None,

@@ -86,8 +86,8 @@ def main() -> None:
 def check(file: Path | None) -> None:
     """Validates params.yaml, or another parameter FILE.
 
-    Only the project's own is for this machine. Audio has to be there until its log-mels are made;
-    whoever removes it then can still train, probe and draw.
+    Only for the project's own is the audio looked for, too; once its log-mels are made, it may be
+    removed.
     """
     from matpac.core import paths
     from matpac.data.sources import missing_files, used_folders
@@ -109,7 +109,7 @@ def check(file: Path | None) -> None:
 @click.argument("profile")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def use(profile: str, command: tuple[str, ...]) -> None:
-    """Makes PROFILE the active one, or for one -- COMMAND alone."""
+    """Makes PROFILE the active one; with -- COMMAND, only while that runs."""
     from matpac.core import paths
     from matpac.params import profiles
 
@@ -194,14 +194,14 @@ def _is_folder(target: str, *, meant: bool) -> bool:
 
 @main.command()
 @click.argument("target", metavar="FOLDER|RUN")
-@click.option("-o", "--output", type=FILE, help="Of a FOLDER: what to make; default: NAME-matpac.")
-@click.option("--minutes", type=float, help="Of a FOLDER: to train on this machine; default: 10.")
+@click.option("-o", "--output", type=FILE, help="For a FOLDER: where to; default: NAME-matpac.")
+@click.option("--minutes", type=float, help="For a FOLDER: of training; default: 10.")
 @click.option(
     "--size",
     type=click.Choice(["mini", "fine", "small", "base"]),
-    help="Of a FOLDER's encoder; fine: mini with patches of 8 x 8, for speech.",
+    help="For a FOLDER: the encoder's; fine: mini with patches of 8 x 8, for speech.",
 )
-@click.option("--checkpoint", type=FILE, help="Of a RUN: the training state to go on from.")
+@click.option("--checkpoint", type=FILE, help="For a RUN: the training state to go on from.")
 def pretrain(target: str, checkpoint: Path | None, **options: Any) -> None:
     """Trains an encoder on a FOLDER of sounds, or a RUN.
 
@@ -237,8 +237,8 @@ def pretrain(target: str, checkpoint: Path | None, **options: Any) -> None:
 @main.command()
 @click.argument("encoder")
 @click.option("--params", "file", type=FILE, help="Default: params.yaml.")
-@click.option("--rate", "rates", type=float, multiple=True, help="A learning rate; several.")
-@click.option("--epochs", type=int, multiple=True, default=[100], help="Of the probes; several.")
+@click.option("--rate", "rates", type=float, multiple=True, help="May be repeated.")
+@click.option("--epochs", type=int, multiple=True, default=[100], help="May be repeated.")
 @click.option("--csv", type=FILE, help="Also writes the rows of the table there.")
 def study(
     encoder: str,
