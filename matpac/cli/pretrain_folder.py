@@ -166,7 +166,7 @@ def finish(out: Path, sounds: Sounds, params: Params) -> tuple[list[str], bool]:
             pd.DataFrame(scores).to_csv(temporary, index=False, float_format="%.3f")
         told |= {"own_scores": scores, "guessing": guessing}
         lines += folder_results.told(scores, guessing)
-    release("base", params, out, told=told)
+    release("base", params, out, told=told, ours=True)
     lines.insert(0, f"{out}: the encoder; matpac.load({str(out)!r}).embed(FILE) gives embeddings")
     table = out / "embeddings.parquet"
     with warnings.catch_warnings():

@@ -8,8 +8,8 @@ training state), ``heads/`` (the best linear probe of each task) and ``README.md
 `matpac.load` takes the folder; ``matpac.load(FOLDER).push_to_hub("owner/name")`` publishes it.
 """
 
-import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.metadata import version
 from math import log
 from pathlib import Path
@@ -23,7 +23,7 @@ from matpac.core import files, paths, section
 from matpac.data import catalogue
 from matpac.encoders import heads
 from matpac.encoders.frozen import CONFIG, AudioEncoder, load_encoder
-from matpac.encoders.hub import Pretrained
+from matpac.encoders.hub import CARD, Pretrained
 from matpac.params import Params
 from matpac.pretraining import config
 from matpac.pretraining.run import training
@@ -52,21 +52,24 @@ def release(
     seed: int | None = None,
     licence: str = "",
     told: Mapping[str, Any] | None = None,
+    ours: bool = False,
 ) -> dict[str, Any]:
     """Writes the folder of one run; the same bytes for the same results.
 
     Args:
         run: its name in ``runs``.
         params: the sections of `matpac.params.Params`, those that it was trained with.
-        out: folder, made if needed; what it holds of an older release is replaced.
+        out: folder, made if needed; what it holds of an older release is replaced, nothing else.
         seed: of the pretraining; None: the run's first.
         licence: of the weights, an identifier as the Hub has them ("mit"); "": not decided.
         told: what the card says besides, or instead.
+        ours: whether the caller has made ``out``, which may then hold other files of its own.
     Returns: what the model card says.
-    Raises: ValueError for a run or seed that there is not, or if the run's files are of another
-        model, of other log-mels, or its scores of an earlier training; FileNotFoundError naming
-        the stage that has not run.
+    Raises: ValueError for a run or seed that there is not, for an ``out`` that holds something and
+        is no older release, or if the run's files are of another model, of other log-mels, or its
+        scores of an earlier training; FileNotFoundError naming the stage that has not run.
     """
+    check_folder(out, ours=ours)
     params = section.parse(Params, params)
     seeds = config.seeds(params, run)
     seed = seeds[0] if seed is None else seed
@@ -76,18 +79,33 @@ def release(
     encoder = load_encoder(paths.made(folder, params.profile, "pretrain", run))
     facts = gather(params, run, seed, encoder) | {"licence": licence} | dict(told or {})
     text = card(facts)
-    readme = out / "README.md"
-    if readme.exists() and f"library_name: {LIBRARY}" not in readme.read_text("utf-8", "replace"):
-        raise ValueError(f"{readme}: is no card of this library; give a folder without it")
-    out.mkdir(parents=True, exist_ok=True)
-    with files.replacing(readme) as temporary:
+    # The card is the first: by it an interrupted release is known for one.
+    with files.replacing(out / CARD) as temporary:
         temporary.write_text(text, "utf-8")
-    shutil.rmtree(out / heads.FOLDER, ignore_errors=True)
+    for older in (out / heads.FOLDER).glob("*.safetensors"):
+        older.unlink()
+    with suppress(OSError):  # there is none, or something else is in it
+        (out / heads.FOLDER).rmdir()
     released = Pretrained(encoder)
     for task, head in facts["heads"].items():
         released.add_head(task, head)
     released.save_pretrained(out)  # keeps the card
     return facts
+
+
+def check_folder(out: Path, *, ours: bool = False) -> None:
+    """Whether a release may be written there. Args: as of `release`. Raises: ValueError."""
+    readme = out / CARD
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out}: got a file, allowed: a folder")
+    if readme.exists():
+        if f"library_name: {LIBRARY}" not in readme.read_text("utf-8", "replace"):
+            raise ValueError(f"{readme}: is no card of this library; give a folder without it")
+    elif not ours and out.is_dir() and (there := sorted(path.name for path in out.iterdir())):
+        raise ValueError(
+            f"{out}: got a folder with {there[0]} in it, allowed: a new or an empty one, or an "
+            f"older release, which has a {CARD}"
+        )
 
 
 def card(facts: dict[str, Any]) -> str:

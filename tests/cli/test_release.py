@@ -83,6 +83,19 @@ def test_a_readme_of_something_else_is_left_alone(params: Params, tmp_path: Path
     assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "heads"]
 
 
+def test_a_folder_of_something_else_is_left_alone(params: Params, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("theirs")
+    with pytest.raises(ValueError, match=r"got a folder with config\.json in it, allowed: a new"):
+        release.release("base", params, tmp_path)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["theirs"]
+    release.release("base", params, tmp_path, ours=True)  # as that of `matpac pretrain FOLDER`
+    for name in ("notes.txt", "older.safetensors"):
+        (tmp_path / "heads" / name).touch()
+    release.release("base", params, tmp_path)  # over the older one
+    assert (tmp_path / "heads/notes.txt").exists()
+    assert list(matpac.load(tmp_path).heads) == sorted(params.tasks)
+
+
 def test_the_card_says_what_the_files_say(params: Params, tmp_path: Path) -> None:
     facts = release.release("base", params, tmp_path, licence="cc-by-4.0")
     text = (tmp_path / "README.md").read_text()
@@ -188,11 +201,11 @@ def test_another_seed_is_another_encoder(project: Path, tmp_path: Path) -> None:
     files.write_json(small / "metrics/pretrain/base.json", finals | {"seed_7": changed})
     sections = smoke.sections()
     sections["runs"]["base"]["seeds"] = [0, 7]
-    facts = release.release("base", sections, tmp_path, seed=7)
+    facts = release.release("base", sections, tmp_path / "out", seed=7)
     assert facts["seed"] == 7 and facts["finals"]["total_loss"] == 1.25
     assert facts["not_probed"] == ["nsynth", "fsd50k", "esc50"]  # the scores are of seed 0
     with pytest.raises(ValueError, match="seed: got 1, allowed: 0, 7"):
-        release.release("base", sections, tmp_path, seed=1)
+        release.release("base", sections, tmp_path / "out", seed=1)
 
 
 def test_files_of_another_training_are_refused(project: Path, tmp_path: Path) -> None:
