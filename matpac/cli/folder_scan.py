@@ -20,6 +20,7 @@ import pandas as pd
 
 from matpac.audio import finding
 from matpac.core import files, fingerprints
+from matpac.data.audit import size_and_time
 from matpac.data.labels import SPLIT_ALIASES
 
 FOLDS = 5
@@ -48,7 +49,8 @@ class Sounds:
     @property
     def digest(self) -> str:
         """Changes with the name or size of any file."""
-        sizes = [(name, (self.folder / name).stat().st_size) for name in self.table["file"]]
+        # A link to nothing has a size, too: the stage `fetch` leaves it out and says so.
+        sizes = [(name, size_and_time(self.folder / name)[0]) for name in self.table["file"]]
         return fingerprints.digest(sizes)
 
     def write_tables(self, out: Path) -> dict[str, Path]:

@@ -60,13 +60,14 @@ def run(*arguments: object) -> int:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> tuple[Path, Path]:
-    """Sounds with two classes, with a text, a damaged file and one in no class; and what was made
-    of them."""
+    """Sounds with two classes, with a text, a damaged file, a link to none and one in no class; and
+    what was made of them."""
     root = tmp_path_factory.mktemp("finished")
     sounds = make_sounds(root / "Two tones")
     (sounds / "notes.txt").write_text("no sound")
     sine(sounds / "loose.wav", 1000)
     (sounds / "low" / "bad.wav").write_text("no sound at all")
+    (sounds / "low" / "gone.wav").symlink_to("nowhere.wav")
     pretrain_folder.pretrain_folder(sounds, root / "run", minutes=0.01, size="mini")
     return sounds, root / "run"
 
@@ -102,7 +103,7 @@ def test_the_file_of_parameters_is_one_of_the_pipelines(finished: tuple[Path, Pa
     assert params.datasets["sounds"].audio == str(sounds)
     index = files.read_json(made / "data" / params.profile / "logmel" / "pretraining.json")
     clips = {corpus["name"]: corpus["num_clips"] for corpus in index["corpora"]}
-    assert clips == {"sounds": 12, "others": 1}, "the damaged file is left out"
+    assert clips == {"sounds": 12, "others": 1}, "what cannot be read is left out"
 
 
 def test_a_finished_run_is_not_trained_again(
@@ -150,7 +151,7 @@ def test_its_embeddings_can_be_searched_and_its_classes_are_a_head(
     """With what the program says comes next, and nothing else."""
     sounds, made = finished
     table = pd.read_parquet(made / "embeddings.parquet").set_index("path")
-    assert len(table) == 14 and table["problem"].astype(bool).sum() == 1  # the damaged file
+    assert len(table) == 15 and table["problem"].astype(bool).sum() == 2
     encoder = matpac.load(made, device="cpu")
     asked = sounds / "high" / "3.wav"
     np.testing.assert_allclose(table["embedding"]["high/3.wav"], encoder.embed(asked), atol=1e-5)
@@ -171,7 +172,7 @@ def test_another_folder_or_question_is_refused_and_so_are_new_files(
 ) -> None:
     sounds, made = finished
     other = tmp_path / "other"
-    shutil.copytree(sounds, other)
+    shutil.copytree(sounds, other, symlinks=True)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").touch()
     (tmp_path / "theirs").mkdir()
