@@ -89,6 +89,8 @@ def audio_of(folder: Path, out: Path) -> list[str]:
     """Paths of the audio files that the table ``out`` is to have. Raises: as `embed_folder`."""
     if out.suffix != ".parquet":
         raise ValueError(f"output: got {out}, allowed: a name that ends in .parquet")
+    if out.is_dir():
+        raise ValueError(f"output: got {out}, a folder, allowed: a file")
     if not folder.is_dir():
         what = "is a file; give its folder" if folder.is_file() else "no such folder"
         raise FileNotFoundError(f"{folder}: {what}")

@@ -7,6 +7,8 @@ from typing import Any
 import click
 
 FILE = click.Path(path_type=Path)
+OUTPUT = click.Path(path_type=Path, dir_okay=False)
+"""A folder of that name is refused at once: the work may take hours."""
 ENCODER = (
     click.option(
         "--encoder",
@@ -49,6 +51,15 @@ def told(output: Path, found: Any) -> None:
     """Says what came of a folder, as `unread`."""
     unread(found)
     click.echo(f"{output}: {found.num_files - len(found.problems)} files")
+
+
+def write_csv(rows: Any, path: Path | None) -> None:
+    """Writes a pandas table, where a file is wanted; its folder is made if needed."""
+    from matpac.core import files
+
+    if path is not None:
+        with files.replacing(path) as temporary:
+            rows.to_csv(temporary, index=False)
 
 
 @click.command(short_help="Writes a table of embeddings, a row per file of a FOLDER.")
@@ -227,20 +238,22 @@ def probe(
 
 @click.command()
 @click.argument("encoder")
-@click.option("--csv", type=FILE, help="Also writes a row per probe there.")
-@click.option("--png", type=FILE, help="Also draws the scores there.")
+@click.option("--csv", type=OUTPUT, help="Also writes a row per probe there.")
+@click.option("--png", type=OUTPUT, help="Also draws the scores there.")
 def layers(encoder: str, csv: Path | None, png: Path | None) -> None:
     """Prints the linear probe on every layer of one ENCODER."""
+    from matpac.core import files
     from matpac.params import load
     from matpac.probing.layers import probe_layers, table
     from matpac.reporting import layers
 
     rows = probe_layers(encoder, load())
-    if csv:
-        rows.to_csv(csv, index=False)
-    if png:
-        layers.draw(rows).savefig(png, format="png", dpi=200, metadata={"Software": None})
     click.echo(table(rows))
+    write_csv(rows, csv)
+    if png:
+        figure = layers.draw(rows)
+        with files.replacing(png) as temporary:
+            figure.savefig(temporary, format="png", dpi=200, metadata={"Software": None})
 
 
 COMMANDS = (embed, label, similar, probe, layers, export, release, convert)

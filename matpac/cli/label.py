@@ -41,10 +41,12 @@ def label_folder(
     names, chosen = audio_of(folder, out), encoder.head(head)
     problems: dict[str, str] = {}
     table = []
-    for row in rows(encoder, folder, names, problems, verb="label", frames=frames):
-        labels = {} if row.embedding is None else chosen.labels(row.embedding, **options)
-        told = {"labels": list(labels), "probabilities": list(labels.values())}
-        time = {"time_s": row.time_s} if frames else {}
-        table.append({"path": row.path, **time, "problem": row.problem, **told})
-    files.write_table(out, pd.DataFrame(table))
+    with files.replacing(out) as temporary:
+        temporary.touch()  # what cannot be written is to be known before the work
+        for row in rows(encoder, folder, names, problems, verb="label", frames=frames):
+            labels = {} if row.embedding is None else chosen.labels(row.embedding, **options)
+            told = {"labels": list(labels), "probabilities": list(labels.values())}
+            time = {"time_s": row.time_s} if frames else {}
+            table.append({"path": row.path, **time, "problem": row.problem, **told})
+        pd.DataFrame(table).to_parquet(temporary, index=False)
     return Summary(len(names), problems)

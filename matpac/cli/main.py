@@ -239,7 +239,7 @@ def pretrain(target: str, checkpoint: Path | None, **options: Any) -> None:
 @click.option("--params", "file", type=FILE, help="Default: params.yaml.")
 @click.option("--rate", "rates", type=float, multiple=True, help="May be repeated.")
 @click.option("--epochs", type=int, multiple=True, default=[100], help="May be repeated.")
-@click.option("--csv", type=FILE, help="Also writes the rows of the table there.")
+@click.option("--csv", type=encoders.OUTPUT, help="Also writes the rows of the table there.")
 def study(
     encoder: str,
     file: Path | None,
@@ -252,9 +252,8 @@ def study(
     from matpac.probing.study import RATES, study, table
 
     rows = study(encoder, load(file), learning_rates=rates or RATES, epochs=epochs)
-    if csv:
-        rows.to_csv(csv, index=False)
     click.echo(table(rows))
+    encoders.write_csv(rows, csv)
 
 
 @main.command()

@@ -174,10 +174,12 @@ def test_what_is_asked_for_has_to_exist(
 ) -> None:
     save_encoder(net, tmp_path / "encoder")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "folder.parquet").mkdir()
     (tmp_path / "file").touch()
     out, encoder = tmp_path / "e.parquet", ("--encoder", tmp_path / "encoder")
     cases = [
         ((folder, "-o", tmp_path / "e.csv", *encoder), "allowed: a name that ends in .parquet"),
+        ((folder, "-o", tmp_path / "folder.parquet", *encoder), "a folder, allowed: a file"),
         ((tmp_path / "no", "-o", out, *encoder), "no: no such folder"),
         ((tmp_path / "file", "-o", out, *encoder), "file: is a file; give its folder"),
         ((tmp_path / "empty", "-o", out, *encoder), "no audio files"),

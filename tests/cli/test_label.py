@@ -10,6 +10,7 @@ import soundfile
 import torch
 
 import matpac
+from matpac.cli.label import label_folder
 from matpac.encoders.frozen import save_encoder
 from matpac.encoders.heads import Head
 
@@ -62,6 +63,15 @@ def test_over_time_and_by_another_head(folder: Path) -> None:
     (folder / "encoder/heads/made.safetensors").rename(folder / "other.safetensors")
     alone = table(folder, "--head", folder / "other.safetensors", "--activation", "softmax")
     assert np.sum(alone["probabilities"][0]) == pytest.approx(1)
+
+
+def test_what_cannot_be_written_is_known_before_the_work(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("matpac.cli.label.rows", lambda *_, **__: pytest.fail("it has begun"))
+    out = folder / "sounds/bad.wav/x.parquet"
+    with pytest.raises(OSError, match=r"bad\.wav"):
+        label_folder(matpac.load(folder / "encoder"), folder / "sounds", out)
 
 
 def test_errors_write_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

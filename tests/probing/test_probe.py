@@ -197,6 +197,7 @@ def test_layers_are_probed_each_and_the_last_is_the_probe_stages(
 ) -> None:
     few = params.model_copy(update={"tasks": ["nsynth", "fsd50k"]})
     monkeypatch.setattr("matpac.params.load", lambda: few)
+    assert command.matpac("layers", "base", "--png", tmp_path) == 2  # a folder: before it computes
     made = ("--csv", tmp_path / "layers.csv", "--png", tmp_path / "layers.png")
     assert command.matpac("layers", "base", *made) == 0
     assert (tmp_path / "layers.png").read_bytes().startswith(b"\x89PNG")

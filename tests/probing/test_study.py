@@ -55,9 +55,11 @@ def test_the_table_marks_the_lowest_validation_loss_and_what_was_still_learning(
 
 
 def test_the_command(params, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    table = tmp_path / "rows.csv"
+    table = tmp_path / "new/rows.csv"
     file = ["--params", str(smoke.SMOKE_YAML), "--csv", str(table)]
     assert command.matpac("study", "logmel", *file, "--rate", 0.001, "--epochs", 1) == 0
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == "| task | standardised | epochs | 0.001 | chosen |"
     assert len(printed) == 2 + 2 * 3 and len(pd.read_csv(table)) == 2 * 3 * 2
+    for wrong in (["--csv", tmp_path],):
+        assert command.matpac("study", "logmel", *wrong) == 2, "before it computes"
