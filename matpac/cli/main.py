@@ -17,6 +17,8 @@ import click
 from matpac.cli import encoders
 
 FILE = click.Path(path_type=Path)
+COUNT = click.IntRange(1)
+ABOVE_0 = click.FloatRange(min=0, min_open=True)
 
 
 OWN = ("pretrain", "embed", "similar", "label", "probe", "export", "convert")
@@ -151,9 +153,9 @@ def plan() -> None:
 
 
 @main.command()
-@click.option("--throughput", type=float, help="Clips per second of one device.")
+@click.option("--throughput", type=ABOVE_0, help="Clips per second of one device.")
 @click.option("--measure", is_flag=True, help="Measure it, whatever is known.")
-@click.option("--gpus", type=int, default=1, help="Devices that share the batch.")
+@click.option("--gpus", type=COUNT, default=1, help="Devices that share the batch.")
 def cost(throughput: float | None, measure: bool, gpus: int) -> None:
     """Prints parameters, work, memory and hours of the runs."""
     from matpac.cli import cost
@@ -237,8 +239,8 @@ def pretrain(target: str, checkpoint: Path | None, **options: Any) -> None:
 @main.command()
 @click.argument("encoder")
 @click.option("--params", "file", type=FILE, help="Default: params.yaml.")
-@click.option("--rate", "rates", type=float, multiple=True, help="May be repeated.")
-@click.option("--epochs", type=int, multiple=True, default=[100], help="May be repeated.")
+@click.option("--rate", "rates", type=ABOVE_0, multiple=True, help="May be repeated.")
+@click.option("--epochs", type=COUNT, multiple=True, default=[100], help="May be repeated.")
 @click.option("--csv", type=encoders.OUTPUT, help="Also writes the rows of the table there.")
 def study(
     encoder: str,

@@ -186,6 +186,12 @@ def test_the_command_prints_everything(empty_root: Path, capsys: pytest.CaptureF
     assert f"disk: {cost.disk(params)}" in out
 
 
+def test_what_cannot_be_computed_with_is_refused(capsys: pytest.CaptureFixture) -> None:
+    for name, value in (("--gpus", 0), ("--throughput", 0), ("--throughput", -1)):
+        assert command.matpac("cost", name, value) == 2
+        assert f"Invalid value for '{name}'" in capsys.readouterr().err
+
+
 def test_a_rate_is_remembered_or_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     params, trials = make_params(), iter([50.0, 60.0])
     monkeypatch.setattr(throughput, "device_name", lambda run: "card")

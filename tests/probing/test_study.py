@@ -61,5 +61,5 @@ def test_the_command(params, capsys: pytest.CaptureFixture[str], tmp_path: Path)
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == "| task | standardised | epochs | 0.001 | chosen |"
     assert len(printed) == 2 + 2 * 3 and len(pd.read_csv(table)) == 2 * 3 * 2
-    for wrong in (["--csv", tmp_path],):
+    for wrong in (["--csv", tmp_path], ["--rate", -0.01], ["--epochs", -3]):
         assert command.matpac("study", "logmel", *wrong) == 2, "before it computes"
