@@ -85,7 +85,9 @@ def embed(
 
     name = hub.chosen(encoder)
     loaded = hub.load(name, weights=weights, device=device, precision=precision)
-    found = embed_folder(loaded, folder, output, name=name, **options)
+    # The table may be asked from another working directory.
+    stored = hub.absolute(name)
+    found = embed_folder(loaded, folder, output, name=stored, **options)
     told(output, found)
 
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from matpac.cli.embed import Summary, rows
 from matpac.encoders import hub
+from matpac.encoders.frozen import CONFIG
 from matpac.encoders.interface import WaveEncoder, list_audio
 from matpac.probing.identity import identity
 from matpac.probing.knn import nearest
@@ -55,7 +56,8 @@ def similar(
 
     Args:
         file: may lie in the folder, and is then not among those found.
-        encoder: None: of a table its own, else as `hub.chosen`.
+        encoder: None: of a table its own, or once that is gone the folder that it lies in;
+            else as `hub.chosen`.
         weights, device: as of `hub.load`.
         number: of sounds at most.
     Returns: similarity, -1 to 1, and path of each; and what came of the folder.
@@ -64,9 +66,20 @@ def similar(
     """
     table = folder.suffix == ".parquet" and not folder.is_dir()
     told = _told(folder) if table else {}
-    name = hub.chosen(encoder or told.get("encoder"))
     precision, layer = told.get("precision", "float32"), int(told.get("layer", -1))
-    loaded = hub.load(name, weights=weights, device=device, precision=precision)
+    name = hub.chosen(encoder or told.get("encoder"))
+    options = {"weights": weights, "device": device, "precision": precision}
+    try:
+        loaded = hub.load(name, **options)
+    except FileNotFoundError as error:
+        if encoder or not table:
+            raise
+        if not (folder.parent / CONFIG).is_file():
+            raise FileNotFoundError(
+                f"{folder}: its encoder is not where it was; give --encoder: {error}"
+            ) from None
+        name = folder.parent  # whether it is the same is told by its digest
+        loaded = hub.load(name, **options)
     if table and told["identity"] != identity(loaded):
         raise ValueError(
             f"{folder}: got embeddings of {told['encoder']}, which was not the same as "

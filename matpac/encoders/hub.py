@@ -171,6 +171,11 @@ def chosen(given: str | None) -> str:
     )
 
 
+def absolute(source: str) -> str:
+    """The same source from every working directory: of a folder its absolute path."""
+    return source if source in ROWS or not Path(source).is_dir() else str(Path(source).absolute())
+
+
 def _load(
     source: str | PathLike[str], weights: str | PathLike[str] | None, revision: str | None
 ) -> WaveEncoder:

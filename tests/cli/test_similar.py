@@ -76,6 +76,24 @@ def test_a_table_gives_what_its_folder_gives(
     assert len(of_table.out.splitlines()) == 6
 
 
+def test_a_table_finds_its_encoder_from_elsewhere_and_after_a_move(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    assert command.matpac("embed", "sounds", "-o", "encoder/t.parquet", "--encoder", "encoder") == 0
+    monkeypatch.chdir("sounds")
+    assert run(folder, "encoder/t.parquet") == 0
+    (folder / "encoder").rename(folder / "moved")
+    assert run(folder, "moved/t.parquet") == 0
+    (folder / "moved/t.parquet").rename(folder / "t.parquet")
+    capsys.readouterr()
+    assert run(folder, "t.parquet") == 1
+    assert f"{folder / 't.parquet'}: its encoder is not where it was; give --encoder: {folder}" in (
+        capsys.readouterr().err
+    )
+    assert run(folder, "t.parquet", "--encoder", folder / "moved") == 0
+
+
 def test_a_sound_is_not_its_own_neighbour_but_its_copy_is(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
