@@ -225,7 +225,8 @@ def probe(
         from matpac.params import load
         from matpac.probing.probe import probe
 
-        if encoder or any(columns.values()):
+        # A name of params.yaml has no dot.
+        if encoder or weights or any(columns.values()) or Path(target).suffix:
             raise click.UsageError("--audio is missing, the folder with the files of the table")
         probe(target, load())
         return

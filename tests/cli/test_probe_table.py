@@ -101,5 +101,7 @@ def test_one_class_is_no_task(
 def test_without_audio_it_is_a_name_of_params_yaml(
     sounds: pd.DataFrame, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert command.matpac("probe", "table.csv", "--encoder", "encoder") == 2
-    assert "--audio is missing" in capsys.readouterr().err
+    options = (["--encoder", "encoder"], ["--weights", "file.pt"])
+    for given in (["table.csv"], *(["logmel", *each] for each in options)):
+        assert command.matpac("probe", *given) == 2
+        assert "--audio is missing" in capsys.readouterr().err
