@@ -266,7 +266,10 @@ def verify() -> None:
     from matpac.params import load
 
     damaged = False
-    for path in sorted((paths.bulk(load()) / "logmel").glob("*/index.json")):
+    stores = paths.bulk(load()) / "logmel"
+    if not (found := sorted(stores.glob("*/index.json"))):
+        raise FileNotFoundError(f"{stores}: no log-mel store; run the stage logmel")
+    for path in found:
         try:
             index = verify(path.parent, again=True)
             click.echo(f"{path.parent}: as written, {index['num_clips']:,} clips")
@@ -285,8 +288,9 @@ def clean() -> None:
     from matpac.params import load
 
     folder = paths.bulk(load()) / "checkpoints"
-    shutil.rmtree(folder, ignore_errors=True)
-    click.echo(f"removed {folder}")
+    if there := folder.exists():
+        shutil.rmtree(folder)
+    click.echo(f"removed {folder}" if there else f"{folder}: no training states")
 
 
 for command in encoders.COMMANDS:

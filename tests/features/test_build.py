@@ -416,6 +416,8 @@ def test_command_names_damaged_stores(
     monkeypatch.setenv("MATPAC_ROOT", str(tmp_path))
     monkeypatch.delenv("MATPAC_DATA", raising=False)
     (tmp_path / "params.yaml").write_text(smoke.SMOKE_YAML.read_text())
+    assert command.matpac("verify") == 1
+    assert "smoke/logmel: no log-mel store; run the stage logmel" in capsys.readouterr().err
     for name in ("a", "b"):
         four.corpus.build(tmp_path / "data/smoke/logmel" / name)
     assert command.matpac("verify") == 0

@@ -318,4 +318,11 @@ def test_clean_checkpoints(
     assert names(tmp_path / "data/smoke") == ["checkpoints", "logmel"]
     command.matpac("clean")
     assert names(tmp_path / "data/smoke") == ["logmel"]
-    assert str(tmp_path / "data/smoke/checkpoints") in capsys.readouterr().out
+    kept = tmp_path / "data/smoke/checkpoints"
+    assert f"removed {kept}" in capsys.readouterr().out
+    assert command.matpac("clean") == 0
+    assert f"{kept}: no training states" in capsys.readouterr().out
+    kept.touch()  # what is no folder cannot be removed as one
+    assert command.matpac("clean") == 1
+    told = capsys.readouterr()
+    assert "removed" not in told.out and str(kept) in told.err
