@@ -101,9 +101,9 @@ def check_folder(out: Path, *, ours: bool = False) -> None:
     if readme.exists():
         if f"library_name: {LIBRARY}" not in readme.read_text("utf-8", "replace"):
             raise ValueError(f"{readme}: is no card of this library; give a folder without it")
-    elif not ours and out.is_dir() and (there := sorted(path.name for path in out.iterdir())):
+    elif not ours and out.is_dir() and (there := sorted(out.glob("[!.]*"))):  # .git may be there
         raise ValueError(
-            f"{out}: got a folder with {there[0]} in it, allowed: a new or an empty one, or an "
+            f"{out}: got a folder with {there[0].name} in it, allowed: a new or empty one, or an "
             f"older release, which has a {CARD}"
         )
 
