@@ -93,8 +93,10 @@ class Results:
         found = {(encoder, column) for column, encoder in best.items()}
         for row in self.shown if self.comparisons else ():
             others = {column: name for column, name in best.items() if name != row.encoder}
-            for column, cell in self.differences(row.encoder, others).items():
-                if cell.value >= 0 or not cell.significant:
+            tested = self.differences(row.encoder, others)
+            for column in others:
+                cell = tested.get(column)  # none without a common seed: nothing is shown
+                if cell is None or cell.value >= 0 or not cell.significant:
                     found.add((row.encoder, column))
         return found
 

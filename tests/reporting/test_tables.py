@@ -202,6 +202,10 @@ def test_bold_is_the_best_and_what_is_not_shown_to_be_worse() -> None:
     assert "not shown to be worse" in table.caption
     bold = {row[0]: [cell.bold for cell in row[2:5]] for row in table.blocks[0].rows}
     assert all(bold["Base"]) and all(bold["Near"]) and not any(bold["Far"])
+    apart = made.scores.assign(seed=made.scores["encoder"].eq("far").astype(int))
+    tables = made.predictions | {"far": made.predictions["far"].assign(seed=1)}
+    (*_, far) = second(dataclasses.replace(made, scores=apart, predictions=tables)).blocks[0].rows
+    assert all(cell.bold for cell in far[2:5]), "without a common seed there is no test"
     without = second(dataclasses.replace(made, predictions={}))
     assert sum(cell.bold for row in without.blocks[0].rows for cell in row[2:]) == 3
 
