@@ -146,7 +146,8 @@ def interval_note(means: pd.DataFrame, rows: Sequence[RowSpec]) -> str:
     """What varies in the intervals, from the columns ``encoder``, ``unit`` and ``n`` of means."""
     labels = {row.encoder: row.label for row in rows}
     counts = means.groupby(["encoder", "unit"], sort=False)["n"].min()
-    seeds = {labels[name]: n for (name, unit), n in counts.items() if unit == "seeds"}
+    # Pairs: rows may share a label.
+    seeds = [(labels[name], n) for (name, unit), n in counts.items() if unit == "seeds"]
     repeats = min((n for (_, unit), n in counts.items() if unit == "repeats"), default=0)
     what = "±: half width of the 95 % confidence interval (Student t)"
     over = "the pretraining seeds, the repeats of the probe averaged within each"
@@ -155,12 +156,14 @@ def interval_note(means: pd.DataFrame, rows: Sequence[RowSpec]) -> str:
         if repeats < 2:
             return "One repeat of the probe: no interval can be given."
         return f"{what} over {probe}pretraining."
-    named = ", ".join(f"{label} ({n})" for label, n in seeds.items())
-    few = [n for n in seeds.values() if n < FEWEST_SEEDS]
+    named = ", ".join(f"{label} ({n})" for label, n in seeds)
+    few = [n for _, n in seeds if n < FEWEST_SEEDS]
     if few and len(seeds) > 1:
         over += ", where there are two with the spread of all these rows"
     if not repeats:
         return f"{what} over {over}: {named}."
+    if repeats < 2:
+        return f"{what}: of {named} over {over}; of the others, one repeat of the probe gives none."
     return f"{what}: of {named} over {over}; of the others over {probe}pretraining."
 
 

@@ -104,6 +104,11 @@ def test_one_repeat_shows_no_interval() -> None:
     assert "28.0** ± —" not in table.markdown() and "28.0 ± —" in table.markdown()
     assert table.notes[0] == "One repeat of the probe: no interval can be given."
     assert parsed(table)[0].get("openmic_ci95", "") == ""
+    some = scores(repeats=1, seeds=2)[lambda s: (s["encoder"] != "random") | (s["seed"] == 0)]
+    twins = [dataclasses.replace(row, label="MATPAC") for row in ROWS[:2]]
+    note = second(results(some, rows=[*twins, *ROWS[2:]])).notes[0]
+    assert "of MATPAC (2), MATPAC (2) over" in note, "of one label, but two rows"
+    assert note.endswith("; of the others, one repeat of the probe gives none.")
 
 
 def test_other_probes_are_columns() -> None:
