@@ -19,7 +19,7 @@ from matpac.cli.embed import listed
 from matpac.core import distributed
 from matpac.core.parallel import Workers
 from matpac.data.folders import folder_manifest
-from matpac.data.labels import hopeless
+from matpac.data.labels import hopeless, not_trained
 from matpac.data.manifests import excluded_clips
 from matpac.encoders.interface import WaveEncoder
 from matpac.probing.config import ProbeConfig
@@ -102,6 +102,8 @@ def probe_table(
             manifest["fold"] = _dealt(manifest, info["classes"])
         if why := hopeless(manifest, info):
             raise ValueError(f"{table}: column {label!r}: {why}")
+        if lost := not_trained(manifest, info):
+            print(f"classes of test clips that no training clip has: {', '.join(lost)}")
         targets = target_array(manifest, info["kind"])
         splits = make_splits(
             scheme=info["split_scheme"] or "folds",

@@ -19,7 +19,7 @@ from matpac.data import manifests
 from matpac.data.audit import audit
 from matpac.data.config import DownloadsConfig, FetchParams
 from matpac.data.folders import folder_manifest, plain_manifest
-from matpac.data.labels import hopeless
+from matpac.data.labels import hopeless, not_trained
 from matpac.data.official import official_manifest
 from matpac.data.packed import packed_manifest
 from matpac.data.sources import shards
@@ -61,6 +61,8 @@ def fetch(params: FetchParams | dict[str, Any]) -> dict[str, Any]:
                 continue
             manifests.save(folder, manifest, info)
             _print_summary(info, excluded)
+            if name in params.tasks and (lost := not_trained(manifest, info)):
+                print(f"  classes of test clips that no training clip has: {', '.join(lost)}")
             infos[name] = info
     if problems:
         raise ValueError("\n".join(problems))

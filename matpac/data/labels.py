@@ -172,16 +172,17 @@ def hopeless(manifest: pd.DataFrame, info: dict[str, Any]) -> str:
         return ""
     if len(classes) < 2:
         return f"{len(classes)} class ({', '.join(classes)}) has clips that can be used, needed: 2"
+    having = _having(used, info)
     if info["kind"] == "multiclass":
-        having = (used["label"].to_numpy()[:, None] == np.arange(len(classes))).T
         single = [name for name, rows in zip(classes, having, strict=True) if rows.sum() < 2]
         if single and info["source"] == "folder":  # of an official one a part may be wanted
             return (
                 f"{len(single)} of {len(classes)} classes have only one clip that can be used, "
                 f"needed: 2, to train and to test: {', '.join(map(repr, single[:5]))}"
             )
-    else:
-        having = np.stack(used["labels"].to_list()).T >= 0.5
+    for part, rows in _parts(used).items():
+        if part != "train" and not having[:, rows].any():
+            return f"no clip of {part} has a label, needed: one, to score by"
     if (used["split"] == "valid").any():
         return ""
     parts = {f"all folds but {k}": used["fold"] != k for k in sorted(set(used["fold"]) - {0})}
@@ -193,6 +194,37 @@ def hopeless(manifest: pd.DataFrame, info: dict[str, Any]) -> str:
                 "of clips, needed: a class in 2 of them"
             )
     return ""
+
+
+def not_trained(manifest: pd.DataFrame, info: dict[str, Any]) -> list[str]:
+    """Classes of test clips that no training clip has, as a label that is spelt otherwise there."""
+    used = manifest[manifest["excluded"] == ""]
+    having, parts = _having(used, info), _parts(used)
+    held = np.stack([having[:, rows].any(axis=1) for rows in parts.values()], axis=1)  # (C, parts)
+    if "test" in parts:
+        held_by = dict(zip(parts, held.T, strict=True))
+        lost = held_by["test"] & ~held_by["train"]
+    else:
+        lost = held.sum(axis=1) == 1
+    return [name for name, each in zip(info["classes"], lost, strict=True) if each]
+
+
+def _having(used: pd.DataFrame, info: dict[str, Any]) -> np.ndarray:
+    """Which clips have which class: (C, N) bool."""
+    if info["kind"] == "multiclass":
+        return (used["label"].to_numpy()[:, None] == np.arange(len(info["classes"]))).T
+    return np.stack(used["labels"].to_list()).T >= 0.5
+
+
+def _parts(used: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Folds, or splits that there are: the rows of each, (N,) bool."""
+    if (used["fold"] > 0).any():
+        return {f"fold {k}": (used["fold"] == k).to_numpy() for k in sorted(set(used["fold"]))}
+    return {
+        part: (used["split"] == part).to_numpy()
+        for part in SPLIT_ALIASES
+        if part in set(used["split"])
+    }
 
 
 def in_order(values: set[str]) -> list[str]:

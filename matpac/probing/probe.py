@@ -97,6 +97,7 @@ def probe(encoder: str, params: ProbeParams | dict[str, Any]) -> pd.DataFrame:
     folder = small / "probe" / encoder
     write_csv(folder / "scores.csv", linear)
     write_csv(folder / "quick.csv", scores.quick)
+    (folder / "curve.csv").unlink(missing_ok=True)  # an earlier one may be of other settings
     if len(curve):
         write_csv(folder / "curve.csv", curve)
     files.write_table(folder / "predictions.parquet", scores.predictions)
@@ -222,9 +223,15 @@ def load_task(
 
     Args: layer: of the encoder.
     Returns: the task; its manifest, one row per clip of the task; and the manifest's info.
+    Raises: ValueError if the log-mels were made of another manifest.
     """
     manifest, info = manifests.load(params, name)
     store = open_store(params, name)
+    made_of = pd.read_parquet(store.folder / "clips.parquet", columns=["clip"])["clip"]
+    if not np.array_equal(made_of.to_numpy(str), manifest["clip"].to_numpy(str)):
+        # They are joined row by row: clips would get the labels of others.
+        command = paths.command(params.profile, "logmel")
+        raise ValueError(f"{name}: its log-mels are of another manifest: run {command}")
     manifest = manifest.iloc[store.rows]
     targets = target_array(manifest, info["kind"])
     splits = make_splits(

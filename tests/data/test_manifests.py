@@ -17,7 +17,7 @@ from matpac.data import audit, manifests
 from matpac.data.config import FetchParams
 from matpac.data.fetch import fetch
 from matpac.data.folders import folder_manifest, plain_manifest
-from matpac.data.labels import in_order
+from matpac.data.labels import in_order, not_trained
 from matpac.data.tables import read_rows, read_table
 from matpac.params import parse
 
@@ -305,8 +305,13 @@ NOT_DRAWN = "no validation part can be drawn from"
             {"fold": None, "split": "fold"},
             f"{NOT_DRAWN} the training part, which has 2 groups of clips",
         ),
+        (
+            "owl,train,w jay,train,x ,test,y ,test,z",
+            {"fold": None, "split": "fold", "kind": "multilabel", "separator": "+"},
+            "no clip of test has a label, needed: one, to score by",
+        ),
     ],
-    ids=["one class", "one clip", "one group", "several labels", "splits"],
+    ids=["one class", "one clip", "one group", "several labels", "splits", "no label"],
 )
 def test_a_task_that_no_probe_can_learn_is_refused(
     four_files: Path, rows: str, columns: dict, message: str
@@ -317,6 +322,16 @@ def test_a_task_that_no_probe_can_learn_is_refused(
     sections["datasets"]["birds"] |= columns
     with pytest.raises(ValueError, match=f"birds: column 'class': {message}"):
         fetch(sections)
+
+
+def test_a_label_spelt_otherwise_in_the_test_part_is_told() -> None:
+    info = {"classes": ["jay", "owl", "Owl"], "kind": "multiclass"}
+    clips = pd.DataFrame({"label": [0, 1, 0, 2], "excluded": "", "split": "", "fold": 0})
+    split = clips.assign(split=["train", "train", "test", "test"])
+    assert not_trained(split, info) == ["Owl"]
+    assert not_trained(clips.assign(fold=[1, 1, 2, 2]), info) == ["owl", "Owl"]
+    tags = split.assign(labels=[[1, 0, 0], [0, 1, 0], [1, 0, 0], [0, 1, 1]])
+    assert not_trained(tags, info | {"kind": "multilabel"}) == ["Owl"]
 
 
 def test_classes_that_are_equal_as_numbers_have_one_order() -> None:

@@ -225,6 +225,16 @@ def test_what_is_missing_names_the_stage(params, monkeypatch, tmp_path: Path) ->
         probe.probe("random", params)
 
 
+@pytest.mark.parametrize("changed", ["order", "fewer"])
+def test_log_mels_of_another_manifest_are_refused(params, monkeypatch, changed: str) -> None:
+    """Joined by row, their clips would get the labels of others."""
+    manifest, info = manifests.load(params, "esc50")
+    other = manifest.iloc[::-1] if changed == "order" else manifest.iloc[1:]
+    monkeypatch.setattr(manifests, "load", lambda *args, **more: (other, info))
+    with pytest.raises(ValueError, match="esc50: its log-mels are of another manifest: run the"):
+        probe.load_task(params, list_features(params, "logmel")[0], "esc50")
+
+
 # ------------------------------------------------------------------- encoders from elsewhere
 
 
