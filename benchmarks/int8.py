@@ -1,18 +1,18 @@
 """Is an encoder with 8-bit weights worth it on this processor? (extra ``onnx``)
 
-    python -m benchmarks.int8 --esc10 /path/to/ESC-10
+    python -m benchmarks.int8 params.yaml params.esc10.yaml
 
 Prints, in one run: seconds of ViT-Base for four waveforms by torch, by onnxruntime in float32, and
-with 8-bit products (dynamic quantisation, per channel, the front end left as it is); and what a
-ridge classifier makes of the encoder ``mini`` on ESC-10, five folds, in both precisions.
+with 8-bit products (dynamic quantisation, per channel, the front end left as it is); and the scores
+of the encoder ``mini`` on the tasks of profiles that have been run, in both precisions.
 """
 
 import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -20,16 +20,18 @@ import pandas as pd
 import torch
 from onnxruntime import InferenceSession, SessionOptions
 from onnxruntime.quantization import quantize_dynamic
-from sklearn.linear_model import RidgeClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 import matpac
 from matpac.cli.export import save
+from matpac.core import section
 from matpac.encoders.frozen import AudioEncoder
 from matpac.encoders.vit import ViTEncoder
 from matpac.features.preprocess import front_end
 from matpac.params import load
+from matpac.probing.config import ProbeParams
+from matpac.probing.linear import choose, train_probes
+from matpac.probing.probe import load_task
+from matpac.probing.rows import Features
 
 PAPER = Path(__file__).parents[1] / "params.paper.yaml"
 WAVES, REPEATS = 4, 7
@@ -51,18 +53,22 @@ def session(encoder: ViTEncoder, num_samples: int, *, int8: bool) -> InferenceSe
         return InferenceSession(path, options)
 
 
-def through(encoder: ViTEncoder, *, int8: bool) -> Callable[..., torch.Tensor]:
-    """`ViTEncoder.columns` by onnxruntime, a program for each length that comes."""
-    made: dict[int, InferenceSession] = {}
-    plain = ViTEncoder(encoder.net, reflect=encoder.reflect)
+class Exported(ViTEncoder):
+    """An encoder by onnxruntime, from waveforms, with a program for each length that comes."""
 
-    def columns(waves: torch.Tensor, *, layer: int = -1) -> torch.Tensor:
+    def __init__(self, encoder: ViTEncoder, *, int8: bool) -> None:
+        super().__init__(encoder.net, reflect=encoder.reflect)
+        self.int8, self.made = int8, dict[int, InferenceSession]()
+
+    def is_fed_by(self, front_end: dict[str, Any]) -> bool:
+        return False
+
+    def columns(self, waves: torch.Tensor, *, layer: int = -1) -> torch.Tensor:
         length = waves.shape[1]
-        if length not in made:
-            made[length] = session(plain, length, int8=int8)
-        return torch.from_numpy(made[length].run(None, {"waves": waves.numpy()})[0])
-
-    return columns
+        if length not in self.made:
+            plain = ViTEncoder(self.net, reflect=self.reflect)
+            self.made[length] = session(plain, length, int8=self.int8)
+        return torch.from_numpy(self.made[length].run(None, {"waves": waves.numpy()})[0])
 
 
 def seconds() -> dict[str, float]:
@@ -73,8 +79,8 @@ def seconds() -> dict[str, float]:
     waves = 0.1 * torch.randn(WAVES, encoder.piece_samples)
     ways = {
         "torch": encoder.columns,
-        "onnxruntime": through(encoder, int8=False),
-        "onnxruntime, int8": through(encoder, int8=True),
+        "onnxruntime": Exported(encoder, int8=False).columns,
+        "onnxruntime, int8": Exported(encoder, int8=True).columns,
     }
     taken: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(REPEATS + 1):
@@ -85,31 +91,29 @@ def seconds() -> dict[str, float]:
     return {name: statistics.median(each[1:]) for name, each in taken.items()}
 
 
-def accuracy(folder: Path, *, int8: bool) -> float:
-    """Mean over the five folds of ESC-10."""
-    table = pd.read_csv(folder / "meta" / "esc10.csv")
+def scores(file: Path) -> pd.DataFrame:
+    """Of the encoder ``mini`` on a profile's tasks, in %: one column per precision."""
+    params = section.parse(ProbeParams, load(file))
     encoder = matpac.load("mini", device="cpu")
-    if int8:
-        encoder.columns = through(encoder, int8=True)
-    features = encoder.embed([folder / "audio" / name for name in table["filename"]]).numpy()
-    right = []
-    for fold in sorted(table["fold"].unique()):
-        test = (table["fold"] == fold).to_numpy()
-        model = make_pipeline(StandardScaler(), RidgeClassifier(len(features[0])))
-        model.fit(features[~test], table["category"][~test])
-        right.append((model.predict(features[test]) == table["category"][test]).mean())
-    return float(np.mean(right))
+    table = pd.DataFrame(index=params.tasks, columns=["float32", "int8"], dtype=float)
+    for precision in table:
+        exported = Exported(encoder, int8=precision == "int8")
+        features = Features(precision, 0, exported, code=precision)
+        for name in params.tasks:
+            results = choose(train_probes(load_task(params, features, name)[0], params.probe))
+            table.loc[name, precision] = 100 * np.mean([each.score for each in results])
+    return table
 
 
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser("python -m benchmarks.int8", description=__doc__)
-    parser.add_argument("--esc10", type=Path, required=True)
+    parser.add_argument("params", type=Path, nargs="*", help="of profiles whose log-mels are there")
     given = parser.parse_args()
     for name, taken in seconds().items():
         print(f"{name}: {taken:.2f} s for {WAVES} waveforms of ViT-Base")
-    for int8, name in ((False, "float32"), (True, "int8")):
-        print(f"mini on ESC-10, {name}: {accuracy(given.esc10, int8=int8):.4f}")
+    for file in given.params:
+        print(scores(file).round(2))
 
 
 if __name__ == "__main__":
