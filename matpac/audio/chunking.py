@@ -5,6 +5,7 @@ pieces as an encoder takes them. Of an hour of audio a few minutes are held at a
 """
 
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from os import PathLike
 from pathlib import Path
 from typing import Any, Protocol
@@ -41,17 +42,21 @@ def pieces(source: Audio, cutting: Cutting, *, sample_rate: int | None = None) -
         than ``min_samples``, unless the encoder fills it up.
     """
     name, blocks = _blocks(source, cutting.sample_rate, sample_rate)
-    received = [0]
-    blocks = _counted(blocks, received)
-    if cutting.reflect:
-        blocks = _reflected(blocks, cutting.reflect)
-    found = 0
-    for piece in _cut(blocks, cutting):
+    received = found = 0
+
+    def counted() -> Iterator[Tensor]:
+        nonlocal received
+        for block in blocks:
+            received += len(block)
+            yield block
+
+    stream = _reflected(counted(), cutting.reflect) if cutting.reflect else counted()
+    for piece in _cut(stream, cutting):
         found += 1
         yield piece
     if not found:
         raise ValueError(
-            f"{name}: got {received[0] / cutting.sample_rate:g} s, allowed: at least "
+            f"{name}: got {received / cutting.sample_rate:g} s, allowed: at least "
             f"{shortest(cutting) / cutting.sample_rate:g} s"
         )
 
@@ -79,13 +84,6 @@ def _blocks(
     return str(source), _of_file(Path(source), target_rate)
 
 
-def _counted(blocks: Iterable[Tensor], received: list[int]) -> Iterator[Tensor]:
-    """Adds the samples that pass to ``received[0]``."""
-    for block in blocks:
-        received[0] += len(block)
-        yield block
-
-
 def _of_file(path: Path, target_rate: int) -> Iterator[Tensor]:
     """A file as blocks at another rate."""
     if path.is_dir():
@@ -95,15 +93,10 @@ def _of_file(path: Path, target_rate: int) -> Iterator[Tensor]:
     try:
         stream = reading.blocks(path)
         first, rate = next(stream, (np.zeros(0, np.float32), target_rate))
-        rest = (torch.from_numpy(block) for block, _ in stream)
-        yield from logmel.resampled(_chained(torch.from_numpy(first), rest), rate, target_rate)
+        samples = chain([first], (block for block, _ in stream))
+        yield from logmel.resampled(map(torch.from_numpy, samples), rate, target_rate)
     except reading.UnusableAudioError as error:
         raise ValueError(f"{path}: {error}") from None
-
-
-def _chained(first: Tensor, rest: Iterable[Tensor]) -> Iterator[Tensor]:
-    yield first
-    yield from rest
 
 
 def _waveform(source: np.ndarray | Tensor) -> Tensor:

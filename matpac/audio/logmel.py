@@ -108,29 +108,13 @@ class LogMel(nn.Module):
         return torch.log(self.mel.mel_scale(power) + EPSILON)
 
 
-@lru_cache(maxsize=4)
-def front_end(
-    sample_rate: int,
-    window_ms: float,
-    hop_ms: float,
-    num_mels: int,
-    fmin_hz: float,
-    fmax_hz: float,
-) -> LogMel:
-    """A `LogMel` that is made once per process for the same parameters."""
-    return LogMel(
-        sample_rate=sample_rate,
-        window_ms=window_ms,
-        hop_ms=hop_ms,
-        num_mels=num_mels,
-        fmin_hz=fmin_hz,
-        fmax_hz=fmax_hz,
-    )
+front_end = lru_cache(maxsize=4)(LogMel)
+"""A `LogMel` that is made once per process for the same parameters."""
 
 
 def log_mel(waveform: Tensor) -> Tensor:
     """Log-mel of a 16 kHz waveform, (B, S) or (S,), with the paper's front end: (B, F, T)."""
-    return front_end(16000, 25, 10, 80, 50, 8000)(waveform)
+    return front_end()(waveform)
 
 
 def resample(waveform: Tensor, source_rate: int, target_rate: int) -> Tensor:
