@@ -75,7 +75,7 @@ def openmic(folder: Path) -> Path:
             mask[row, classes.index(name)] = True
     keys = np.array(sorted(OPENMIC), dtype=object)  # as the authors' script leaves them
     features = np.zeros((len(keys), 10, 128), dtype=int)
-    np.savez(root / official_openmic.ARRAYS, X=features, Y_true=truth, Y_mask=mask, sample_key=keys)
+    np.savez(root / "openmic-2018.npz", X=features, Y_true=truth, Y_mask=mask, sample_key=keys)
     for key, (_, asked) in OPENMIC.items():
         hz = [300 + 150 * classes.index(name) for name, heard in asked.items() if heard >= 0.5]
         path = root / "audio" / key[:3] / f"{key}.ogg"

@@ -3,13 +3,11 @@
 A label is the likelihood that the instrument is heard, NaN where nobody was asked. They come from
 the table of aggregated labels, from which the authors' script makes ``openmic-2018.npz``: the
 names of the clips in that file are Python objects, which only unsafe loading (pickle) restores.
-Where the table is missing and the names are plain text, the file is read instead.
 """
 
 import json
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from matpac.data.layouts.layout import Layout
@@ -22,7 +20,6 @@ CLASSES = [
     "trumpet", "ukulele", "violin", "voice",
 ]  # fmt: skip
 TABLE = "openmic-2018-aggregated-labels.csv"
-ARRAYS = "openmic-2018.npz"
 
 
 def read(root: Path) -> Layout:
@@ -41,40 +38,23 @@ def read(root: Path) -> Layout:
     clips = pd.concat(parts, ignore_index=True).assign(fold=0)
     clips["path"] = "audio/" + clips["clip"].str[:3] + "/" + clips["clip"] + ".ogg"
     clips["group"] = clips["clip"].str.split("_").str[0]
-    source = _from_table if (root / TABLE).exists() else _from_arrays
-    likelihoods = source(root).reindex(clips["clip"])
+    likelihoods = _likelihoods(root / TABLE).reindex(clips["clip"])
     clips["labels"] = list(likelihoods.to_numpy())
     return Layout(clips, CLASSES)
 
 
-def _from_table(root: Path) -> pd.DataFrame:
+def _likelihoods(path: Path) -> pd.DataFrame:
     """Likelihoods by clip and instrument from one line per answered question."""
-    answers = read_table(root / TABLE, ["sample_key", "instrument", "relevance"])
+    answers = read_table(path, ["sample_key", "instrument", "relevance"])
     relevance = pd.to_numeric(answers["relevance"], errors="coerce")
     wrong = ~relevance.between(0, 1) | ~answers["instrument"].isin(CLASSES)
     wrong |= answers.duplicated(["sample_key", "instrument"])
     if wrong.any():
         raise ValueError(
-            f"{root / TABLE}: got {answers[wrong].iloc[0].to_dict()}, allowed: one relevance from "
+            f"{path}: got {answers[wrong].iloc[0].to_dict()}, allowed: one relevance from "
             f"0 to 1 for each clip and instrument of class-map.json"
         )
     table = answers.assign(relevance=relevance).pivot(
         index="sample_key", columns="instrument", values="relevance"
     )
     return table.reindex(columns=CLASSES)
-
-
-def _from_arrays(root: Path) -> pd.DataFrame:
-    """The same from ``Y_true``, masked by ``Y_mask``."""
-    if not (root / ARRAYS).exists():
-        raise FileNotFoundError(f"{root}: neither {TABLE} nor {ARRAYS}")
-    with np.load(root / ARRAYS, allow_pickle=False) as arrays:
-        try:
-            keys = arrays["sample_key"]
-        except ValueError:
-            raise FileNotFoundError(
-                f"{root / TABLE}: no such table, and the names in {ARRAYS} are Python objects, "
-                "which are not loaded"
-            ) from None
-        likelihoods = np.where(arrays["Y_mask"], arrays["Y_true"], np.nan)
-    return pd.DataFrame(likelihoods, index=keys.astype(str), columns=CLASSES)
