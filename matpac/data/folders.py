@@ -74,7 +74,9 @@ def folder_manifest(
         parts = manifest["split"] + manifest["fold"].astype(str)
         remedy = "leave `group` out to use the table's parts as they are"
         refuse_crossing(manifest, parts, f"{csv}: column {group!r}", remedy)
-    return manifest, _info(name, kind, scheme, num_folds, classes)
+    return manifest, manifests.information(
+        name, "folder", kind or "unlabelled", scheme, num_folds, classes
+    )
 
 
 def plain_manifest(
@@ -117,15 +119,7 @@ def plain_manifest(
     escaped = [text for each, text in readable.items() if text != each]
     manifest.loc[manifest["path"].isin(escaped), "excluded"] = "its name is not UTF-8"
     manifest["split"], manifest["fold"], manifest["group"] = "", 0, manifest["clip"]
-    return manifest, _info(name, None, None, 0, []) | {"left_out": left_out}
-
-
-def _info(
-    name: str, kind: str | None, scheme: str | None, num_folds: int, classes: list[str]
-) -> dict[str, Any]:
-    public_kind, metric = manifests.KINDS[kind]
-    info = {"name": name, "source": "folder", "kind": public_kind, "metric": metric}
-    return info | {"split_scheme": scheme, "num_folds": num_folds, "classes": classes}
+    return manifest, manifests.information(name, "folder") | {"left_out": left_out}
 
 
 def _refuse_missing(name: str, folder: Path) -> None:

@@ -31,10 +31,8 @@ from matpac.core import files, paths
 from matpac.core.section import Common
 from matpac.data.config import LogmelParams, named
 
-KINDS = {None: ("unlabelled", None), "multiclass": ("multiclass", "accuracy")} | {
-    "multilabel": ("multilabel", "map")
-}
-"""Kind in ``params.yaml`` -> kind and metric in the information."""
+METRICS = {"unlabelled": None, "multiclass": "accuracy", "multilabel": "map"}
+"""By kind of labels."""
 SPLITS = ("train", "valid", "test")
 STORED = ("clip", "path", "start_s", "duration_s", "sha256", "excluded")
 """Columns that decide a log-mel store: labels and splits may change without touching it."""
@@ -95,6 +93,19 @@ def content_hash(manifest: pd.DataFrame) -> str:
         rows = manifest.iloc[first : first + ROWS_AT_A_TIME][list(STORED)]
         digest.update(pd.util.hash_pandas_object(rows, index=False).to_numpy().tobytes())
     return digest.hexdigest()
+
+
+def information(
+    name: str,
+    source: str,
+    kind: str = "unlabelled",
+    scheme: str | None = None,
+    num_folds: int = 0,
+    classes: Sequence[str] = (),
+) -> dict[str, Any]:
+    """What is written beside a manifest; counts (`summarise`) and "audio" come to it."""
+    info = {"name": name, "source": source, "kind": kind, "metric": METRICS[kind]}
+    return info | {"split_scheme": scheme, "num_folds": num_folds, "classes": list(classes)}
 
 
 def summarise(manifest: pd.DataFrame, info: dict[str, Any]) -> dict[str, Any]:

@@ -62,7 +62,12 @@ def official_manifest(
     if layout.disjoint:
         held_out = manifest[column].replace("valid", "test")  # NSynth's two share instruments
         refuse_crossing(manifest, held_out, str(root), "these are not the official tables")
-    return manifest, _info(name, source, layout)
+    num_folds = len(CLIPS[source]) if column == "fold" else 0
+    kind = "multilabel" if "labels" in manifest else "multiclass"
+    info = manifests.information(
+        name, source, kind, "folds" if num_folds else "tvt", num_folds, layout.classes
+    )
+    return manifest, info | {"official_clips": sum(CLIPS[source].values())}
 
 
 def _clips(
@@ -86,22 +91,6 @@ def _clips(
             "needed: of train and test, or of two folds"
         )
     return clips
-
-
-def _info(name: str, source: str, layout: Layout) -> dict[str, Any]:
-    """What is written beside the manifest."""
-    folds = 1 in CLIPS[source]
-    kind, metric = manifests.KINDS["multilabel" if "labels" in layout.clips else "multiclass"]
-    return {
-        "name": name,
-        "source": source,
-        "kind": kind,
-        "metric": metric,
-        "split_scheme": "folds" if folds else "tvt",
-        "num_folds": len(CLIPS[source]) if folds else 0,
-        "classes": layout.classes,
-        "official_clips": sum(CLIPS[source].values()),
-    }
 
 
 def shortfalls(source: str, column: str, layout: Layout, there: np.ndarray) -> list[str]:

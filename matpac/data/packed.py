@@ -69,11 +69,8 @@ def packed_manifest(
     twins = _exclude_copies(manifest, members["name"])
     manifest = pd.concat([_rows_of(lost), manifest], ignore_index=True)
     manifest["split"], manifest["fold"], manifest["group"] = "", 0, manifest["clip"]
-    kind, metric = manifests.KINDS[None]
-    info = {"name": name, "source": "packed", "kind": kind, "metric": metric}
-    info |= {"split_scheme": None, "num_folds": 0, "classes": []}
-    info |= {"shards": len(places), "names_of_several_clips": twins}
-    return manifest, info
+    info = manifests.information(name, "packed")
+    return manifest, info | {"shards": len(places), "names_of_several_clips": twins}
 
 
 def list_members(
