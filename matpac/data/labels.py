@@ -32,20 +32,15 @@ def add_labels(
 ) -> list[str]:
     """Adds the target column and excludes rows without a target.
 
-    Args: labels, separator, kind: as in `config.FolderDataset`.
+    Args: labels, separator, kind: as in `config.FolderDataset`, which checks that they fit together.
     Returns: the classes, of which each has a clip that can be used.
-    Raises: ValueError for a kind and labels that do not fit together.
+    Raises: ValueError for lists written as text.
     """
     if kind is None:
         return []
-    if kind == "multilabel" and isinstance(labels, list):
+    if isinstance(labels, list):
         return _add_indicators(manifest, table[labels])
-    if not isinstance(labels, str) or (kind == "multiclass" and separator):
-        raise ValueError(
-            f"{csv}: {kind} data set with labels {labels!r} and separator {separator!r}, "
-            "allowed: multiclass: one column, no separator; "
-            "multilabel: one column with a separator, or a list of 0/1 columns"
-        )
+    assert labels is not None
     named = [
         [part.strip() for part in text.split(separator) if part.strip()] if separator else [text]
         for text in table[labels]

@@ -384,11 +384,6 @@ UNFIT: list[tuple[str, dict[str, Any], str]] = [
         FOLDS | {"group": "take"},
         "column 'take': 'x' in several splits or folds",
     ),
-    (
-        "filename,class,fold|a.wav,owl,1|b.wav,owl,2",
-        FOLDS | {"labels": ["class"]},
-        "multiclass: one column, no separator",
-    ),
 ]
 
 
