@@ -26,10 +26,9 @@ SHOWN = 3
 class Listing:
     """The members of a container, in their order, and what is wrong with it."""
 
-    names: list[str] = field(default_factory=list)
-    """As in the container; "" for a row without a name."""
-    first: list[int] = field(default_factory=list)
-    second: list[int] = field(default_factory=list)
+    members: list[tuple[str, int, int]] = field(default_factory=list)
+    """Name as in the container ("" for a row without one), and where it lies, as in
+    `containers.Member`."""
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -38,17 +37,11 @@ class Listing:
         more = [f"and {len(self.problems) - SHOWN} more"] if len(self.problems) > SHOWN else []
         return "; ".join(self.problems[:SHOWN] + more)
 
-    def add(self, name: str, first: int, second: int) -> None:
-        """One more member."""
-        self.names.append(name)
-        self.first.append(first)
-        self.second.append(second)
 
-
-def scan(path: Path, suffixes: tuple[str, ...]) -> Listing:
+def scan(path: Path) -> Listing:
     """Finds the audio of a tar by its headers alone, of a parquet file by its footer and names.
 
-    Args: suffixes: which members of a tar are audio; hidden ones are passed over.
+    Members of a tar are told by their extension; hidden ones are passed over.
     """
     listing = Listing()
     try:
@@ -59,10 +52,10 @@ def scan(path: Path, suffixes: tuple[str, ...]) -> Listing:
         if path.suffix.lower() == ".parquet":
             _scan_parquet(path, listing)
         else:
-            _scan_tar(path, suffixes, listing)
+            _scan_tar(path, listing)
     except Exception as error:  # whatever libraries say of what a stranger has made
         listing.problems.append(f"cannot be read ({str(error) or type(error).__name__})")
-    if not listing.names and not listing.problems:
+    if not listing.members and not listing.problems:
         listing.problems.append("no audio in it")
     return listing
 
@@ -97,7 +90,7 @@ class Headers:
         return self.last
 
 
-def _scan_tar(path: Path, suffixes: tuple[str, ...], listing: Listing) -> None:
+def _scan_tar(path: Path, listing: Listing) -> None:
     end, size = 0, path.stat().st_size
     with (
         path.open("rb") as file,
@@ -111,10 +104,10 @@ def _scan_tar(path: Path, suffixes: tuple[str, ...], listing: Listing) -> None:
             if each.offset > end and not _is_empty(file, end, each.offset):
                 listing.problems.append(f"damaged between the bytes {end} and {each.offset}")
             end = tar.offset
-            if not each.name.lower().endswith(suffixes) or _is_hidden(each.name):
+            if not each.name.lower().endswith(finding.EXTENSIONS) or _is_hidden(each.name):
                 continue
             if each.isreg() and not each.issparse():
-                listing.add(each.name, each.offset_data, each.size)
+                listing.members.append((each.name, each.offset_data, each.size))
             elif not each.isdir():
                 listing.problems.append(f"{each.name}: a link, or stored with holes")
         if end > size:
@@ -159,5 +152,4 @@ def _scan_parquet(path: Path, listing: Listing) -> None:
                 found = [""] * file.metadata.row_group(group).num_rows
             else:
                 found = containers.column(file, group, names).to_pylist()
-            for row, name in enumerate(found):
-                listing.add(name or "", group, row)
+            listing.members += [(name or "", group, row) for row, name in enumerate(found)]

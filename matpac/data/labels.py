@@ -32,7 +32,7 @@ def add_labels(
 ) -> list[str]:
     """Adds the target column and excludes rows without a target.
 
-    Args: labels, separator, kind: as in `config.FolderDataset`, which checks that they fit together.
+    Args: labels, separator, kind: as in `config.FolderDataset`, which checks them together.
     Returns: the classes, of which each has a clip that can be used.
     Raises: ValueError for lists written as text.
     """

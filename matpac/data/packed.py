@@ -95,10 +95,11 @@ def list_members(
     tables, lost, saved = [known], {}, time.monotonic()
     jobs = (folder / shard for shard in new["shard"])
     with Progress(len(new), f"list {name}", unit="shard") as progress:
-        found = workers.map(_scan, jobs, num_items=int(new["size"].sum()) // CLIP_BYTES)
+        found = workers.map(listings.scan, jobs, num_items=int(new["size"].sum()) // CLIP_BYTES)
         for state, listing in zip(new.itertuples(index=False), found, strict=True):
-            if listing.names:
-                tables.append(_table(state, listing))
+            if listing.members:
+                table = pd.DataFrame(listing.members, columns=["name", "first", "second"])
+                tables.append(table.assign(**state._asdict(), problem=listing.problem))
             else:
                 lost[state.shard] = listing.problem
             progress.update()
@@ -109,16 +110,6 @@ def list_members(
     lost |= dict(zip(damaged["shard"], damaged["problem"], strict=True))
     members = members.sort_values(["shard", "first", "second"], ignore_index=True)
     return members, dict(sorted(lost.items()))
-
-
-def _scan(path: Path) -> listings.Listing:
-    return listings.scan(path, finding.EXTENSIONS)
-
-
-def _table(state: Any, listing: listings.Listing) -> pd.DataFrame:
-    columns = {"shard": state.shard, "size": state.size, "changed": state.changed}
-    columns |= {"problem": listing.problem, "name": listing.names}
-    return pd.DataFrame(columns | {"first": listing.first, "second": listing.second})
 
 
 def _save(tables: list[pd.DataFrame], path: Path) -> pd.DataFrame:

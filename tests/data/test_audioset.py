@@ -131,10 +131,6 @@ def manifest_of(root: Path, **options: Any) -> tuple[pd.DataFrame, dict[str, Any
     return packed_manifest("set", relative_to=root, **given | options)
 
 
-def scan(path: Path) -> listings.Listing:
-    return listings.scan(path, finding.EXTENSIONS)
-
-
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A root with a task of four clips: a profile has at least one."""
@@ -255,9 +251,9 @@ def test_members_are_judged_as_files_are(tmp_path: Path) -> None:
     column = [{"bytes": data, "path": name} for name, data in made.items()]
     write_parquet(tmp_path / "all.parquet", {"audio": column}, rows_per_group=5)
     for shard in ("all.tar", "all.parquet"):
-        listing = scan(tmp_path / shard)
-        assert listing.names == list(made) and listing.problem == ""
-        for name, first, second in zip(listing.names, listing.first, listing.second, strict=True):
+        listing = listings.scan(tmp_path / shard)
+        assert [name for name, *_ in listing.members] == list(made) and listing.problem == ""
+        for name, first, second in listing.members:
             (tmp_path / name).write_bytes(made[name])
             expected = reading.check(tmp_path / name)
             found = reading.check(tmp_path / f"{shard}::{first}+{second}")
@@ -389,7 +385,8 @@ def test_one_block_of_zeros_ends_a_tar(tmp_path: Path) -> None:
     whole = path.read_bytes()[: 512 + 1024]
     for zeros, problem in ((512, ""), (511, "perhaps cut off: it ends without the mark of its e")):
         path.write_bytes(whole + bytes(zeros))
-        assert scan(path).problem.startswith(problem) and bool(scan(path).problem) == bool(problem)
+        found = listings.scan(path).problem
+        assert found.startswith(problem) and bool(found) == bool(problem)
 
 
 def test_what_tars_are_made_of(tmp_path: Path) -> None:
@@ -402,13 +399,14 @@ def test_what_tars_are_made_of(tmp_path: Path) -> None:
         "pax": {"format": tarfile.PAX_FORMAT, "pax_headers": {"comment": "made by git"}},
     }.items():
         path = write_tar(tmp_path / f"{name}.tar", members, **options)
-        listing = scan(path)
-        assert (listing.names, listing.problem) == (["./a.wav", long, "b.WAV"], ""), name
+        listing = listings.scan(path)
+        assert [found for found, *_ in listing.members] == ["./a.wav", long, "b.WAV"], name
+        assert listing.problem == "", name
     one, two = (tmp_path / f"{name}.tar" for name in ("gnu", "pax"))
     (tmp_path / "joined.tar").write_bytes(one.read_bytes() + two.read_bytes())
-    joined = scan(tmp_path / "joined.tar")
-    assert len(joined.names) == 6 and joined.problem == ""
-    for first, second in zip(joined.first, joined.second, strict=True):
+    joined = listings.scan(tmp_path / "joined.tar")
+    assert len(joined.members) == 6 and joined.problem == ""
+    for _, first, second in joined.members:
         place = containers.Member(tmp_path / "joined.tar", first, second)
         assert containers.read(place) == data
     with tarfile.open(tmp_path / "odd.tar", "w") as tar:
@@ -425,8 +423,8 @@ def test_what_tars_are_made_of(tmp_path: Path) -> None:
         header.pax_headers |= {"GNU.sparse.name": "holes.wav", "GNU.sparse.realsize": "9000"}
         header.size = 512 + 5
         tar.addfile(header, io.BytesIO(b"1\n8995\n5\n".ljust(512, b"\0") + b"sound"))
-    odd = scan(tmp_path / "odd.tar")
-    assert odd.names == [] and odd.problem == (
+    odd = listings.scan(tmp_path / "odd.tar")
+    assert odd.members == [] and odd.problem == (
         "hard.wav: a link, or stored with holes; soft.wav: a link, or stored with holes; "
         "pipe.wav: a link, or stored with holes; and 2 more"
     )
@@ -466,9 +464,10 @@ def test_records_of_a_shard_decide_neither_memory_nor_time(tmp_path: Path, name:
     path = tmp_path / "shard.tar"
     path.write_bytes(good.read_bytes()[:1024] + TRAPS[name] + trapped.read_bytes())
     with memory_for(100_000_000):
-        listing = scan(path)
-    assert listing.names[0] == "a.wav" and listing.problem
-    assert containers.read(containers.Member(path, listing.first[0], listing.second[0])) == b"1"
+        listing = listings.scan(path)
+    name, first, second = listing.members[0]
+    assert name == "a.wav" and listing.problem
+    assert containers.read(containers.Member(path, first, second)) == b"1"
 
 
 @pytest.mark.parametrize("size", [8 << 30, (1 << 63) - 512, -512, -7168])
@@ -478,9 +477,9 @@ def test_the_size_of_a_member_is_bounded_by_its_shard(tmp_path: Path, size: int)
     path = tmp_path / "shard.tar"
     path.write_bytes(header.tobuf(tarfile.GNU_FORMAT) + bytes(10_240))
     with memory_for(100_000_000):
-        listing = scan(path)
+        listing = listings.scan(path)
         assert listing.problem.startswith(("cut off", "damaged at byte 0: "))
-        for first, second in zip(listing.first, listing.second, strict=True):
+        for _, first, second in listing.members:
             with pytest.raises(containers.UnreadableError, match="truncated: the last 8589924352"):
                 containers.read(containers.Member(path, first, second))
 
@@ -488,7 +487,7 @@ def test_the_size_of_a_member_is_bounded_by_its_shard(tmp_path: Path, size: int)
 @pytest.mark.skipif(not RECORDED.exists(), reason="the recorded inputs are not beside the project")
 def test_recorded_shards_give_one_problem_each() -> None:
     for path in RECORDED.glob("listing_*"):
-        assert scan(path).problem, path
+        assert listings.scan(path).problem, path
 
 
 def test_copies_of_a_clip_are_left_out_but_equal_names_are_not(tmp_path: Path) -> None:
