@@ -3,17 +3,17 @@
 They are data, ``catalogue.yaml``. Nothing here opens an address; `matpac.data.download` does.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+from pydantic.dataclasses import dataclass
 
 Kind = Literal["file", "tar", "zip"]
 """How files become data: as they are, or unpacked; a zip may have several parts."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config={"extra": "forbid"})
 class File:
     """One file to download."""
 
@@ -35,7 +35,7 @@ class File:
         return self.num_bytes or self.about_bytes or 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config={"extra": "forbid"})
 class Archive:
     """What is unpacked at once: one file or several parts, in order."""
 
@@ -54,7 +54,7 @@ class Archive:
         return sum(file.size for file in self.files)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config={"extra": "forbid"})
 class Source:
     """A data set."""
 
@@ -67,30 +67,15 @@ class Source:
     """What the user can do where no address answers."""
 
 
-def _tuples(described: dict[str, Any]) -> dict[str, Any]:
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in described.items()}
-
-
-def file(described: dict[str, Any], at: tuple[str, ...] = ()) -> File:
-    """A file as YAML describes it. Args: at: its addresses, with "{}" for its name."""
-    urls = [address.format(described["name"]) for address in at]
-    return File(**_tuples({"urls": urls} | described))
-
-
 def _source(described: dict[str, Any]) -> Source:
-    at, archives = described.pop("at", ()), []
-    for each in described.pop("archives"):
-        files = tuple(file(one, at) for one in each.pop("files"))
-        archives.append(Archive(**_tuples({"name": files[0].name} | each), files=files))
-    return Source(**described, archives=tuple(archives))
+    """A data set as the YAML describes it, which leaves out what follows from names."""
+    at = described.pop("at", ())
+    for archive in described["archives"]:
+        archive.setdefault("name", archive["files"][0]["name"])
+        for file in archive["files"]:
+            file.setdefault("urls", [address.format(file["name"]) for address in at])
+    return Source(**described)
 
 
 _DATA = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text("utf-8"))
 SOURCES: dict[str, Source] = {name: _source(described) for name, described in _DATA.items()}
-
-
-def source(name: str) -> Source:
-    """The entry of a data set. Raises: ValueError naming the known ones."""
-    if name not in SOURCES:
-        raise ValueError(f"data set: got {name!r}, allowed: {', '.join(SOURCES)}")
-    return SOURCES[name]

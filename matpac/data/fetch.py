@@ -114,7 +114,7 @@ def _download(name: str, folder: Path, downloads: DownloadsConfig) -> None:
     mirror = downloads.mirror
     if mirror is not None and "://" not in mirror:
         mirror = str(paths.expand(mirror))
-    source, keep = catalogue.source(name), downloads.keep_archives
+    source, keep = catalogue.SOURCES[name], downloads.keep_archives
     download.obtain(name, source, folder=folder, mirror=mirror, keep_archives=keep)
 
 

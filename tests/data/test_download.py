@@ -462,7 +462,7 @@ def test_every_data_set_says_what_to_get_and_where_to_put_it(
     host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setattr(download, "_free", lambda _: 10**12)
-    source = catalogue.source(name)
+    source = catalogue.SOURCES[name]
     first = source.archives[0].files[0].name
     host.missing = {f"/{first}", f"/{name}/{first}"}
     with pytest.raises(FileNotFoundError) as caught:
