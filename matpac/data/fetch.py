@@ -16,8 +16,8 @@ import pandas as pd
 from matpac.core import files, paths, section
 from matpac.core.parallel import Workers
 from matpac.data import manifests
-from matpac.data.audit import audit
-from matpac.data.config import DownloadsConfig, FetchParams
+from matpac.data.audit import add_facts
+from matpac.data.config import DownloadsConfig, EmbeddedDataset, FetchParams
 from matpac.data.folders import folder_manifest, plain_manifest
 from matpac.data.labels import hopeless, not_trained
 from matpac.data.official import official_manifest
@@ -76,13 +76,10 @@ def _manifest(
     dataset = params.datasets[name]
     folder = manifests.audio_folder(params, name)
     cache = paths.bulk(params) / "audit" / name
-    if dataset.source == "embedded":
-        recipe = {"recipe": dataset.recipe, "num_clips": dataset.num_clips, "seed": dataset.seed}
-        manifest, info = embedded_manifest(
-            name, **recipe, audio_folder=folder, cache=cache, workers=workers
-        )
-        return manifest, info | {"audio": f"audio/{name}"}  # in the bulk folder
     common = {"cache": cache, "workers": workers, "window_ms": params.logmel.window_ms}
+    if dataset.source == "embedded":
+        manifest, info = _embedded_manifest(name, dataset, folder, **common)
+        return manifest, info | {"audio": f"audio/{name}"}  # in the bulk folder
     if dataset.source == "packed":
         found = [path for _, text in dataset.places for path in shards(text)]
         bad = params.logmel.max_bad_fraction
@@ -118,47 +115,40 @@ def _download(name: str, folder: Path, downloads: DownloadsConfig) -> None:
     download.obtain(name, source, folder=folder, mirror=mirror, keep_archives=keep)
 
 
-def embedded_manifest(
+def _embedded_manifest(
     name: str,
+    dataset: EmbeddedDataset,
+    folder: Path,
     *,
-    recipe: str,
-    num_clips: int,
-    seed: int,
-    audio_folder: Path,
     cache: Path,
     workers: Workers,
+    window_ms: float,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Renders a data set of the embedded corpus, unless it is there already.
+    """Renders a data set of the embedded corpus into ``folder``, unless it is there already.
 
-    Args:
-        recipe, num_clips, seed: as in `EmbeddedDataset`.
-        audio_folder: where the audio goes.
-        cache: folder for the manifest as rendered and what is found about the files.
+    Args: cache: folder for the manifest as rendered and what is found about the files.
     Returns: manifest and information as in `matpac.data.manifests`, without "audio".
     """
     from matpac import corpus
 
-    wanted = manifests.fingerprint(
-        {"recipe": recipe, "num_clips": num_clips, "seed": seed} | _versions(corpus)
-    )
+    def checked(
+        manifest: pd.DataFrame, info: dict[str, Any]
+    ) -> tuple[pd.DataFrame, dict[str, Any]]:
+        add_facts(manifest, folder, window_ms=window_ms, cache=cache, workers=workers, name=name)
+        return manifest, info | {"name": name, "source": "embedded", "made_by": info["source"]}
+
+    recipe = dataset.model_dump(exclude={"source"})
+    wanted = manifests.fingerprint(recipe | _versions(corpus))
     rendered, state = cache / "rendered.parquet", cache / "rendered.json"
     if state.exists() and (kept := files.read_json(state))["fingerprint"] == wanted:
-        manifest = pd.read_parquet(rendered)
-        if _add_facts(manifest, audio_folder, cache, workers, name):
-            return manifest, _embedded(name, kept["info"])
+        manifest, info = checked(pd.read_parquet(rendered), kept["info"])
+        if (manifest["excluded"] == "").all():
+            return manifest, info
     state.unlink(missing_ok=True)
-    manifest, info = corpus.render(
-        recipe, audio_folder, num_clips=num_clips, seed=seed, workers=workers.pool() or 1
-    )
+    manifest, info = corpus.render(folder=folder, **recipe, workers=workers.pool() or 1)
     files.write_table(rendered, manifest)
     files.write_json(state, {"fingerprint": wanted, "info": info})
-    _add_facts(manifest, audio_folder, cache, workers, name)
-    return manifest, _embedded(name, info)
-
-
-def _embedded(name: str, info: dict[str, Any]) -> dict[str, Any]:
-    """Information as it is written beside the manifest; what rendered the audio is kept in it."""
-    return info | {"name": name, "source": "embedded", "made_by": info["source"]}
+    return checked(manifest, info)
 
 
 def _versions(corpus: ModuleType) -> dict[str, Any]:
@@ -166,17 +156,6 @@ def _versions(corpus: ModuleType) -> dict[str, Any]:
     code = sorted(Path(corpus.__file__ or "").parent.rglob("*.py"))
     installed = {each.name: each.version for each in distributions() if each.name in PLAYERS}
     return {"code": [files.sha256(path) for path in code], "installed": installed}
-
-
-def _add_facts(
-    manifest: pd.DataFrame, audio_folder: Path, cache: Path, workers: Workers, name: str
-) -> bool:
-    """Adds checksums and what is wrong with files; returns whether nothing is."""
-    facts = audit(audio_folder, manifest["path"], cache=cache, workers=workers, name=name)
-    facts = facts.reindex(manifest["path"])
-    manifest["sha256"] = facts["sha256"].fillna("").to_numpy()
-    manifest["excluded"] = facts["problem"].to_numpy()
-    return bool((manifest["excluded"] == "").all())
 
 
 def _print_summary(info: dict[str, Any], excluded: list[tuple[str, str]]) -> None:
