@@ -17,7 +17,7 @@ from matpac.core import files, paths, section
 from matpac.core.parallel import Workers
 from matpac.data import manifests
 from matpac.data.audit import add_facts
-from matpac.data.config import DownloadsConfig, EmbeddedDataset, FetchParams
+from matpac.data.config import EmbeddedDataset, FetchParams
 from matpac.data.folders import folder_manifest, plain_manifest
 from matpac.data.labels import hopeless, not_trained
 from matpac.data.official import official_manifest
@@ -89,7 +89,10 @@ def _manifest(
         return manifest, info | {"audio": dataset.shards}
     if dataset.source != "folder":
         if dataset.path is None:
-            _download(dataset.source, folder, params.downloads)
+            from matpac.data import catalogue, download  # only those who download need them
+
+            source = catalogue.SOURCES[dataset.source]
+            download.obtain(dataset.source, source, folder=folder, **params.downloads.model_dump())
         manifest, info = official_manifest(
             name, dataset.source, folder=folder, subset=dataset.subset, **common
         )
@@ -102,17 +105,6 @@ def _manifest(
         csv = paths.expand(dataset.csv)
         manifest, info = folder_manifest(name, audio_folder=folder, csv=csv, **columns, **common)
     return manifest, info | {"audio": dataset.audio}
-
-
-def _download(name: str, folder: Path, downloads: DownloadsConfig) -> None:
-    """Unpacks a data set of Table I below ``folder``, unless it is there."""
-    from matpac.data import catalogue, download
-
-    mirror = downloads.mirror
-    if mirror is not None and "://" not in mirror:
-        mirror = str(paths.expand(mirror))
-    source, keep = catalogue.SOURCES[name], downloads.keep_archives
-    download.obtain(name, source, folder=folder, mirror=mirror, keep_archives=keep)
 
 
 def _embedded_manifest(
