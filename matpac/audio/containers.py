@@ -61,9 +61,7 @@ def read(where: Member) -> bytes:
         with where.container.open("rb") as file:
             file.seek(where.first)
             rest = os.fstat(file.fileno()).st_size - where.first
-            content = file.read(
-                min(where.second, max(rest, 0))
-            )  # never memory for what is not there
+            content = file.read(min(where.second, max(rest, 0)))  # no memory for what is not there
     except FileNotFoundError:
         raise UnreadableError("missing file") from None
     except OSError as error:

@@ -63,9 +63,8 @@ class EmbeddedDataset(Dataset):
 
     @property
     def unlabelled(self) -> str:
-        return (
-            "" if RECIPES[self.recipe][0] != "unlabelled" else f"the recipe {self.recipe} has none"
-        )
+        kind, _ = RECIPES[self.recipe]
+        return f"the recipe {self.recipe} has none" if kind == "unlabelled" else ""
 
 
 class OfficialDataset(Dataset):

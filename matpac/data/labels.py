@@ -194,13 +194,12 @@ def hopeless(manifest: pd.DataFrame, info: dict[str, Any]) -> str:
 def not_trained(manifest: pd.DataFrame, info: dict[str, Any]) -> list[str]:
     """Classes of test clips that no training clip has, as a label that is spelt otherwise there."""
     used = manifest[manifest["excluded"] == ""]
-    having, parts = _having(used, info), _parts(used)
-    held = np.stack([having[:, rows].any(axis=1) for rows in parts.values()], axis=1)  # (C, parts)
-    if "test" in parts:
-        held_by = dict(zip(parts, held.T, strict=True))
-        lost = held_by["test"] & ~held_by["train"]
+    having = _having(used, info)
+    held = {part: having[:, rows].any(axis=1) for part, rows in _parts(used).items()}  # (C,) each
+    if "test" in held:
+        lost = held["test"] & ~held["train"]
     else:
-        lost = held.sum(axis=1) == 1
+        lost = np.sum(list(held.values()), axis=0) == 1
     return [name for name, each in zip(info["classes"], lost, strict=True) if each]
 
 
