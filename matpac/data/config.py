@@ -1,7 +1,7 @@
 """The data sets of ``params.yaml``: what one may be, and how those of the paper are fetched."""
 
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self, get_args
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -11,7 +11,6 @@ from matpac.core.section import Common, Name, Natural, Positive, PositiveFloat, 
 
 Official = Literal["openmic", "nsynth", "gtzan", "mtt", "fsd50k", "esc50", "us8k"]
 """The data sets of Table I, as ``source`` names them."""
-OFFICIAL: tuple[str, ...] = get_args(Official)
 RECIPES = {
     "pretraining": ("unlabelled", 1),
     "openmic": ("multilabel", 200),

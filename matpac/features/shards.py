@@ -130,15 +130,14 @@ def _blocks(
 
 def finished(folder: Path) -> set[int]:
     """Shards that an earlier run wrote; one with unreadable clips is tried again."""
-    numbers = {int(path.stem) for path in (folder / "parts").glob("*.json")}
-    return {number for number in numbers if _is_good(folder, number)}
-
-
-def _is_good(folder: Path, number: int) -> bool:
-    try:
-        part = files.read_json(part_path(folder, number))
-    except ValueError:  # torn by a power cut
-        return False
-    shard = shard_path(folder, number)
-    whole = shard.exists() and part["entry"]["bytes"] == shard.stat().st_size
-    return whole and not any(part["clips"]["problems"])
+    done = set()
+    for path in (folder / "parts").glob("*.json"):
+        try:
+            part = files.read_json(path)
+        except ValueError:  # torn by a power cut
+            continue
+        shard = folder / part["entry"]["file"]
+        whole = shard.exists() and part["entry"]["bytes"] == shard.stat().st_size
+        if whole and not any(part["clips"]["problems"]):
+            done.add(int(path.stem))
+    return done

@@ -4,7 +4,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,7 @@ import yaml
 
 from matpac.core.parallel import Workers
 from matpac.data import manifests
-from matpac.data.config import OFFICIAL
+from matpac.data.config import Official
 from matpac.data.fetch import fetch
 from matpac.data.layouts import LOADERS, esc50, gtzan, layout, mtt, nsynth, openmic
 from matpac.data.official import official_manifest, shortfalls
@@ -66,7 +66,7 @@ def manifest_of(source: str, folder: Path, **changes: Any) -> tuple[pd.DataFrame
     )  # fmt: skip
 
 
-MAKERS: dict[str, Callable[[Path], Path]] = {name: getattr(layouts, name) for name in OFFICIAL}
+MAKERS: dict[str, Callable[[Path], Path]] = {name: getattr(layouts, name) for name in LOADERS}
 
 
 GIVEN, DRAWN = {"validation": "given"}, {"validation": "drawn"}
@@ -147,7 +147,7 @@ LABELS = {
 }
 
 
-@pytest.mark.parametrize("source", OFFICIAL)
+@pytest.mark.parametrize("source", LOADERS)
 def test_from_its_layout_to_scores(root: Path, source: str) -> None:
     """The tones of the classes are told apart, so labels and audio belong together."""
     params = parameters(part_of(source, MAKERS[source](root / "data")))
@@ -183,7 +183,7 @@ def test_the_sizes_are_those_of_table_1() -> None:
         assert sum(clips.values()) == reported["clips"]
         assert layout.NUM_CLASSES[name] == reported["classes"]
         assert reported["split"] == (f"{len(clips)}-Fold" if 1 in clips else "TVT")
-    assert list(layout.CLIPS) == list(OFFICIAL) == list(LOADERS) == list(TABLE1)
+    assert list(layout.CLIPS) == list(get_args(Official)) == list(LOADERS) == list(TABLE1)
     for module in (openmic, nsynth, gtzan, mtt):
         name = module.__name__.split(".")[-1]
         assert len(set(module.CLASSES)) == layout.NUM_CLASSES[name]
@@ -469,7 +469,7 @@ def test_a_part_without_a_task_and_an_empty_folder_are_told(root: Path) -> None:
         path.unlink()
     with pytest.raises(ValueError, match="got clips of train, valid, needed: of train and test"):
         fetched("nsynth", home)
-    for name in OFFICIAL:
+    for name in LOADERS:
         (root / "empty" / name).mkdir(parents=True)
         with pytest.raises(FileNotFoundError, match=f"mini: .*/{name}: no .* in it, or in a fold"):
             fetched(name, root / "empty" / name)
@@ -505,7 +505,7 @@ def test_tables_say_that_a_task_has_only_a_part_of_its_clips(root: Path) -> None
 PAGES = Path(__file__).parents[2] / "docs/datasets"
 
 
-@pytest.mark.parametrize("source", OFFICIAL)
+@pytest.mark.parametrize("source", LOADERS)
 def test_each_has_a_page_with_its_sizes_and_how_to_use_it(source: str) -> None:
     text = (PAGES / f"{source}.md").read_text()
     sizes = set(layout.CLIPS[source].values()) | {sum(layout.CLIPS[source].values())}
