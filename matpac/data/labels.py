@@ -163,8 +163,6 @@ def hopeless(manifest: pd.DataFrame, info: dict[str, Any]) -> str:
     Args: manifest, info: as in `matpac.data.manifests`.
     """
     used, classes = manifest[manifest["excluded"] == ""], info["classes"]
-    if info["kind"] == "unlabelled":  # no task of a parameter file that is read as a whole
-        return ""
     if len(classes) < 2:
         return f"{len(classes)} class ({', '.join(classes)}) has clips that can be used, needed: 2"
     having = _having(used, info)
