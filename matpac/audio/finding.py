@@ -3,7 +3,6 @@
 import os
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 EXTENSIONS = (".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff", ".opus")
@@ -17,39 +16,25 @@ SHOWN = 4
 """Other extensions that are named."""
 
 
-@dataclass
-class AudioFolder:
-    """The audio files in a folder and below, and what else was met on the way."""
+def audio_files(folder: Path) -> tuple[list[str], str]:
+    """Every audio file in a folder and below, as `walk` meets them.
 
-    names: list[str] = field(default_factory=list)
-    """Relative to the folder, sorted."""
-    others: Counter[str] = field(default_factory=Counter)
-    """Extension -> number of files that are not read."""
-    refused: list[str] = field(default_factory=list)
-    """Folders that the system does not open, with the reason."""
-
-    @property
-    def left_out(self) -> str:
-        """What is not among ``names``, in a line; "" if nothing is."""
-        kinds = self.others.most_common()
-        counts = [f"{number} {kind or 'without'}" for kind, number in kinds[:SHOWN]]
-        if more := sum(number for _, number in kinds[SHOWN:]):
-            counts.append(f"{more} more")
-        files = [f"files of other extensions: {', '.join(counts)}"] if counts else []
-        return "; ".join(files + self.refused)
-
-
-def audio_files(folder: Path) -> AudioFolder:
-    """Every audio file in a folder and below, as `walk` meets them."""
-    found = AudioFolder()
-    for name in walk(folder, found.refused):
+    Returns: names relative to the folder, sorted; and what is not among them (files of other
+        extensions, folders that the system does not open) in a line, "" if nothing is.
+    """
+    names, others, refused = [], Counter[str](), list[str]()
+    for name in walk(folder, refused):
         kind = PurePosixPath(name).suffix.lower()
         if kind in EXTENSIONS:
-            found.names.append(name)
+            names.append(name)
         else:
-            found.others[kind] += 1
-    found.names.sort()
-    return found
+            others[kind] += 1
+    kinds = others.most_common()
+    counts = [f"{number} {kind or 'without'}" for kind, number in kinds[:SHOWN]]
+    if more := sum(number for _, number in kinds[SHOWN:]):
+        counts.append(f"{more} more")
+    left_out = [f"files of other extensions: {', '.join(counts)}"] if counts else []
+    return sorted(names), "; ".join(left_out + refused)
 
 
 def walk(folder: Path, refused: list[str] | None = None) -> Iterator[str]:

@@ -59,7 +59,7 @@ def _seconds(params: Params, name: str) -> tuple[np.ndarray, str]:
     if isinstance(dataset, EmbeddedDataset):
         return np.full(dataset.num_clips, EMBEDDED_S), "as params.yaml asks for"
     folders = [paths.expand(text) for key, text in dataset.places if key in ("audio", "path")]
-    found = [folder / file for folder in folders for file in finding.audio_files(folder).names]
+    found = [folder / file for folder in folders for file in finding.audio_files(folder)[0]]
     if lengths := [_length(path) for path in found[:: len(found) // OPENED + 1]]:
         return np.resize(lengths, len(found)), "by the headers of its files"
     known = RELEASED.get(name, 0)

@@ -93,10 +93,10 @@ def scan(folder: Path) -> Sounds:
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder")
-    found = finding.audio_files(folder)
-    names = [name for name in found.names if _fits_a_table(name)]
-    left_out = [found.left_out] if found.left_out else []
-    if odd := len(found.names) - len(names):
+    found, others = finding.audio_files(folder)
+    names = [name for name in found if _fits_a_table(name)]
+    left_out = [others] if others else []
+    if odd := len(found) - len(names):
         left_out.append(
             f"{odd} whose names a table cannot hold (no UTF-8, line breaks, blank ends)"
         )

@@ -101,9 +101,9 @@ def plain_manifest(
     for folder in folders:
         _refuse_missing(name, folder)
         place = folder.relative_to(relative_to).as_posix()
-        found = finding.audio_files(folder)
-        paths |= {_normalised(f"{place}/{file}") for file in found.names}
-        left_out |= {str(folder): found.left_out} if found.left_out else {}
+        names, others = finding.audio_files(folder)
+        paths |= {_normalised(f"{place}/{file}") for file in names}
+        left_out |= {str(folder): others} if others else {}
     if not paths:
         told = "".join(f"\n  {folder}: left out: {text}" for folder, text in left_out.items())
         raise ValueError(

@@ -276,11 +276,11 @@ def list_audio(folder: Path) -> list[str]:
 
     Raises: ValueError if there are none.
     """
-    found = finding.audio_files(folder)
-    told = f"{folder}: left out: {found.left_out}" if found.left_out else ""
-    if not found.names:
+    names, left_out = finding.audio_files(folder)
+    told = f"{folder}: left out: {left_out}" if left_out else ""
+    if not names:
         looked = f"{folder}: no audio files; looked for {', '.join(finding.EXTENSIONS)}"
         raise ValueError("\n".join(filter(None, [looked, told])))
     if told:
         warnings.warn(told, stacklevel=2)
-    return found.names
+    return names
