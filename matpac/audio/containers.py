@@ -20,8 +20,8 @@ MEMBER = r"(?is)^(.*\.(tar|parquet))::(\d+)\+(\d+)$"
 """The path of a member: its container, what that is, and two numbers."""
 
 
-class UnreadableError(ValueError):
-    """A container, or a member of one, that cannot be read; the message is the reason."""
+class UnusableAudioError(ValueError):
+    """Audio, or a container of it, that gives no usable waveform; the message is the reason."""
 
 
 class Member(NamedTuple):
@@ -53,7 +53,7 @@ def read(where: Member) -> bytes:
 
     Of a parquet file, a whole row group is read; each thread keeps its last one.
 
-    Raises: UnreadableError.
+    Raises: UnusableAudioError.
     """
     try:
         if where.container.suffix.lower() == ".parquet":
@@ -63,11 +63,11 @@ def read(where: Member) -> bytes:
             rest = os.fstat(file.fileno()).st_size - where.first
             content = file.read(min(where.second, max(rest, 0)))  # no memory for what is not there
     except FileNotFoundError:
-        raise UnreadableError("missing file") from None
+        raise UnusableAudioError("missing file") from None
     except OSError as error:
-        raise UnreadableError(f"{UNREAD} ({error.strerror or error})") from None
+        raise UnusableAudioError(f"{UNREAD} ({error.strerror or error})") from None
     if missing := where.second - len(content):
-        raise UnreadableError(f"truncated: the last {missing} bytes are missing")
+        raise UnusableAudioError(f"truncated: the last {missing} bytes are missing")
     return content
 
 
@@ -82,32 +82,32 @@ def _row(where: Member) -> bytes:
         _kept.group = _kept.rows = None  # two at a time would need twice the memory
         with opened(where.container) as file:
             if where.first >= file.num_row_groups:
-                raise UnreadableError("no such row group")
+                raise UnusableAudioError("no such row group")
             _kept.rows = column(file, where.first, columns(file)[0])
         _kept.group = group
     if where.second >= len(_kept.rows):
-        raise UnreadableError("no such row")
+        raise UnusableAudioError("no such row")
     content = _kept.rows[where.second].as_py()
     if content is None:
-        raise UnreadableError("no bytes in this row")
+        raise UnusableAudioError("no bytes in this row")
     return content
 
 
 def opened(path: Path) -> "pq.ParquetFile":
-    """A parquet file. Raises: UnreadableError; OSError."""
+    """A parquet file. Raises: UnusableAudioError; OSError."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         return pq.ParquetFile(path)
     except pa.ArrowException as error:
-        raise UnreadableError(str(error)) from None
+        raise UnusableAudioError(str(error)) from None
 
 
 def column(file: "pq.ParquetFile", group: int, name: str) -> "pa.ChunkedArray":
     """One column of a row group; ``audio.bytes`` is a part of the column ``audio``.
 
-    Raises: UnreadableError.
+    Raises: UnusableAudioError.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -115,7 +115,7 @@ def column(file: "pq.ParquetFile", group: int, name: str) -> "pa.ChunkedArray":
     try:
         column = file.read_row_group(group, columns=[name], use_threads=False).column(0)
     except (pa.ArrowException, OSError) as error:
-        raise UnreadableError(f"{UNREAD} (row group {group}: {error})") from None
+        raise UnusableAudioError(f"{UNREAD} (row group {group}: {error})") from None
     _, _, part = name.rpartition(".")
     return pc.struct_field(column, part) if pa.types.is_struct(column.type) else column
 
@@ -126,7 +126,7 @@ def columns(file: "pq.ParquetFile") -> tuple[str, str | None]:
     Audio is the only column of bytes, or else the one called "audio". Hugging Face's columns have
     two parts, the bytes and their path.
 
-    Raises: UnreadableError if it cannot be told which column is the audio.
+    Raises: UnusableAudioError if it cannot be told which column is the audio.
     """
     import pyarrow.types as types
 
@@ -143,7 +143,7 @@ def columns(file: "pq.ParquetFile") -> tuple[str, str | None]:
                 found[column.name] = f"{column.name}.bytes", name
     if len(found) != 1 and "audio" not in found:
         got = f"got {', '.join(found)}" if found else "got none"
-        raise UnreadableError(f"{got}; needed: one column of bytes, or one called 'audio'")
+        raise UnusableAudioError(f"{got}; needed: one column of bytes, or one called 'audio'")
     return found["audio"] if "audio" in found else next(iter(found.values()))
 
 

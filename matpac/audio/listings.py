@@ -46,9 +46,7 @@ def scan(path: Path) -> Listing:
     listing = Listing()
     try:
         if path.name.lower().endswith(finding.COMPRESSED):
-            raise containers.UnreadableError(
-                "compressed, so its members cannot be reached one by one"
-            )
+            raise ValueError("compressed, so its members cannot be reached one by one")
         if path.suffix.lower() == ".parquet":
             _scan_parquet(path, listing)
         else:

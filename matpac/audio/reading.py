@@ -18,6 +18,7 @@ import numpy as np
 import soundfile
 
 from matpac.audio import containers, mp3, structure
+from matpac.audio.containers import UnusableAudioError
 from matpac.core import files
 
 FORMATS = ("WAV", "WAVEX", "RF64", "AIFF", "FLAC", "OGG", "MP3")
@@ -34,10 +35,6 @@ MOST_TRIMMED = 4
 """Frames of an MP3 that encoders fill up in front of the sound and behind it, and say so."""
 LOUDEST = 1e12
 """Integers stored as floats reach 2e9; damaged floats more, and their power is infinite."""
-
-
-class UnusableAudioError(ValueError):
-    """A file, or a part of one, that gives no usable waveform; the message is the reason."""
 
 
 @dataclass(frozen=True)
@@ -105,8 +102,6 @@ def _reasons() -> Iterator[None]:
         yield
     except UnusableAudioError:
         raise
-    except (structure.DamagedAudioError, containers.UnreadableError) as error:
-        raise UnusableAudioError(str(error)) from None
     except OSError as error:
         raise UnusableAudioError(f"{containers.UNREAD} ({error.strerror or error})") from None
     except soundfile.LibsndfileError as error:

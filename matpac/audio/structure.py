@@ -10,6 +10,7 @@ import zlib
 from typing import NamedTuple
 
 from matpac.audio import mp3
+from matpac.audio.containers import UnusableAudioError
 from matpac.audio.mp3 import Content
 
 MPEG_LAYER_3 = 0x55
@@ -23,10 +24,6 @@ PAGE = struct.Struct("<4s2Bq3IB")
 MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 MOST_CHUNKS = 10_000
 """In front of the samples of a WAV or AIFF file."""
-
-
-class DamagedAudioError(ValueError):
-    """A file that is not whole, or holds more than one recording; the message is the reason."""
 
 
 class Sound(NamedTuple):
@@ -43,7 +40,7 @@ class Sound(NamedTuple):
 def sound(data: Content) -> Sound:
     """Looks at a file that is not empty.
 
-    Raises: DamagedAudioError.
+    Raises: UnusableAudioError if it is not whole, or holds more than one recording.
     """
     begin = mp3.behind_tags(data, 0)
     magic = data[begin : begin + 4]
@@ -73,9 +70,9 @@ def _of_chunks(data: Content, magic: bytes) -> Sound:
         return Sound()  # libsndfile says what is wrong with such a file
     there = len(data) - found.begin
     if found.length == 0 and there > 1:
-        raise DamagedAudioError(f"its header says 0 samples, but {there} bytes follow it")
+        raise UnusableAudioError(f"its header says 0 samples, but {there} bytes follow it")
     if found.length is not None and found.length > there:
-        raise DamagedAudioError(f"truncated: the last {found.length - there} bytes are missing")
+        raise UnusableAudioError(f"truncated: the last {found.length - there} bytes are missing")
     if found.length is not None:
         _refuse_more(data, found.begin + found.length, odd=found.length % 2)
     if found.tag != MPEG_LAYER_3:
@@ -85,15 +82,15 @@ def _of_chunks(data: Content, magic: bytes) -> Sound:
 
 
 def _refuse_more(data: Content, end: int, odd: int) -> None:
-    """Raises DamagedAudioError if something else than chunks and padding follows the samples."""
+    """Raises UnusableAudioError if something else than chunks and padding follows the samples."""
     for begin in range(end, end + 1 + odd):  # an odd length is filled up, by most
         behind = data[begin : begin + 4]
         if behind in CHUNKED:
-            raise DamagedAudioError(f"a second stream begins at byte {begin}")
+            raise UnusableAudioError(f"a second stream begins at byte {begin}")
         text = all(32 <= byte < 127 for byte in behind)
         if not any(behind) or text or behind[:3] == b"TAG":
             return
-    raise DamagedAudioError(f"its header says that its samples end at byte {end}, but more follow")
+    raise UnusableAudioError(f"its header says that its samples end at byte {end}, but more follow")
 
 
 def _samples(data: Content, magic: bytes) -> _Samples | None:
@@ -116,30 +113,30 @@ def _samples(data: Content, magic: bytes) -> _Samples | None:
 
 
 def _refuse_damaged_pages(data: Content) -> None:
-    """Raises DamagedAudioError unless every page is there, unharmed, and of one recording."""
+    """Raises UnusableAudioError unless every page is there, unharmed, and of one recording."""
     position, number, time, ended = 0, -1, 0, False
     while position < len(data):
         begin = data[position : position + PAGE.size]
         if begin[:4] != b"OggS" or len(begin) < PAGE.size:
             if ended:  # padding, or a tag
                 return
-            raise DamagedAudioError(f"damaged or truncated: no page begins at byte {position}")
+            raise UnusableAudioError(f"damaged or truncated: no page begins at byte {position}")
         _, _, flags, until, _, page, stated, num_lengths = PAGE.unpack(begin)
         lengths = data[position + PAGE.size : position + PAGE.size + num_lengths]
         end = position + PAGE.size + num_lengths + sum(lengths)
         if missing := max(0, end - len(data)):
-            raise DamagedAudioError(f"truncated: the last {missing} bytes are missing")
+            raise UnusableAudioError(f"truncated: the last {missing} bytes are missing")
         if flags & 2 and number >= 0:
-            raise DamagedAudioError(f"a second stream begins at byte {position}")
+            raise UnusableAudioError(f"a second stream begins at byte {position}")
         if checksum(data[position:end]) != stated:
-            raise DamagedAudioError(f"damaged: wrong checksum of the page at byte {position}")
+            raise UnusableAudioError(f"damaged: wrong checksum of the page at byte {position}")
         if number >= 0 and page != number + 1:
-            raise DamagedAudioError(f"damaged: page {number + 1} is missing at byte {position}")
+            raise UnusableAudioError(f"damaged: page {number + 1} is missing at byte {position}")
         if -1 != until < time:
-            raise DamagedAudioError(f"damaged: the page at byte {position} lies in the past")
+            raise UnusableAudioError(f"damaged: the page at byte {position} lies in the past")
         position, number, time, ended = end, page, max(time, until), bool(flags & 4)
     if not ended:
-        raise DamagedAudioError("truncated: it ends without a page that is marked as the last")
+        raise UnusableAudioError("truncated: it ends without a page that is marked as the last")
 
 
 def checksum(page: bytes) -> int:
@@ -150,11 +147,11 @@ def checksum(page: bytes) -> int:
 
 
 def _of_flac(data: Content, begin: int) -> Sound:
-    """Raises DamagedAudioError for two files joined; libFLAC itself notices other damage."""
+    """Raises UnusableAudioError for two files joined; libFLAC itself notices other damage."""
     position = data.find(b"fLaC", begin + 4)
     while position >= 0:
         if data[position + 4 : position + 8] in STREAMINFO:
-            raise DamagedAudioError(f"a second stream begins at byte {position}")
+            raise UnusableAudioError(f"a second stream begins at byte {position}")
         position = data.find(b"fLaC", position + 4)
     md5 = data[begin + 26 : begin + 42]
     return Sound(md5=md5 if any(md5) else b"")
@@ -163,14 +160,14 @@ def _of_flac(data: Content, begin: int) -> Sound:
 def _all_frames(data: Content) -> mp3.Frames:
     """The frames of an MP3: those that its index promises, or all to its end."""
     if (found := mp3.frames(data)) is None:
-        raise DamagedAudioError("not audio, or an MP3 whose frames cannot be counted")
+        raise UnusableAudioError("not audio, or an MP3 whose frames cannot be counted")
     if found.missing:
-        raise DamagedAudioError(f"truncated: the last {found.missing} bytes are missing")
+        raise UnusableAudioError(f"truncated: the last {found.missing} bytes are missing")
     if found.promised is None and found.behind:
-        raise DamagedAudioError(f"damaged: no frame begins at byte {len(data) - found.behind}")
+        raise UnusableAudioError(f"damaged: no frame begins at byte {len(data) - found.behind}")
     if found.promised is not None and found.promised != found.count:
         reason = "truncated or damaged" if found.promised > found.count else "joined or damaged"
-        raise DamagedAudioError(
+        raise UnusableAudioError(
             f"{reason}: its index says {found.promised} frames, {found.count} are there"
         )
     return found

@@ -480,7 +480,7 @@ def test_the_size_of_a_member_is_bounded_by_its_shard(tmp_path: Path, size: int)
         listing = listings.scan(path)
         assert listing.problem.startswith(("cut off", "damaged at byte 0: "))
         for _, first, second in listing.members:
-            with pytest.raises(containers.UnreadableError, match="truncated: the last 8589924352"):
+            with pytest.raises(reading.UnusableAudioError, match="truncated: the last 8589924352"):
                 containers.read(containers.Member(path, first, second))
 
 
@@ -597,9 +597,9 @@ def test_a_rewritten_parquet_file_is_read_anew(tmp_path: Path) -> None:
         write_parquet(path, {"audio": [data]})
         os.utime(path, ns=(0, int.from_bytes(data)))
         assert containers.read(containers.Member(path, 0, 0)) == data
-    with pytest.raises(containers.UnreadableError, match="no such row"):
+    with pytest.raises(reading.UnusableAudioError, match="no such row"):
         containers.read(containers.Member(path, 0, 1))
-    with pytest.raises(containers.UnreadableError, match="no such row group"):
+    with pytest.raises(reading.UnusableAudioError, match="no such row group"):
         containers.read(containers.Member(path, 1, 0))
 
 
