@@ -6,18 +6,16 @@ unchanged files and recipes is kept in the bulk folder, so that a second run (DV
 outputs before each) neither downloads nor renders nor reads any audio again.
 """
 
-from importlib.metadata import distributions
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pandas as pd
 
-from matpac.core import files, paths, section
+from matpac.core import paths, section
 from matpac.core.parallel import Workers
 from matpac.data import manifests
 from matpac.data.audit import add_facts
-from matpac.data.config import EmbeddedDataset, FetchParams
+from matpac.data.config import FetchParams
 from matpac.data.folders import folder_manifest, plain_manifest
 from matpac.data.labels import hopeless, not_trained
 from matpac.data.official import official_manifest
@@ -26,7 +24,6 @@ from matpac.data.sources import shards
 
 FEWEST_FILES = 5000
 """Fewer are checked sooner by threads: other processes need seconds to start."""
-PLAYERS = ("midirenderer", "pretty_midi")
 
 
 def fetch(params: FetchParams | dict[str, Any]) -> dict[str, Any]:
@@ -78,7 +75,12 @@ def _manifest(
     cache = paths.bulk(params) / "audit" / name
     common = {"cache": cache, "workers": workers, "window_ms": params.logmel.window_ms}
     if dataset.source == "embedded":
-        manifest, info = _embedded_manifest(name, dataset, folder, **common)
+        from matpac import corpus
+
+        recipe = dataset.model_dump(exclude={"source"})
+        manifest, info = corpus.render(folder=folder, **recipe, workers=workers.pool() or 1)
+        add_facts(manifest, folder, name=name, **common)
+        info |= {"name": name, "source": "embedded", "made_by": info["source"]}
         return manifest, info | {"audio": f"audio/{name}"}  # in the bulk folder
     if dataset.source == "packed":
         found = [path for _, text in dataset.places for path in shards(text)]
@@ -105,49 +107,6 @@ def _manifest(
         csv = paths.expand(dataset.csv)
         manifest, info = folder_manifest(name, audio_folder=folder, csv=csv, **columns, **common)
     return manifest, info | {"audio": dataset.audio}
-
-
-def _embedded_manifest(
-    name: str,
-    dataset: EmbeddedDataset,
-    folder: Path,
-    *,
-    cache: Path,
-    workers: Workers,
-    window_ms: float,
-) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Renders a data set of the embedded corpus into ``folder``, unless it is there already.
-
-    Args: cache: folder for the manifest as rendered and what is found about the files.
-    Returns: manifest and information as in `matpac.data.manifests`, without "audio".
-    """
-    from matpac import corpus
-
-    def checked(
-        manifest: pd.DataFrame, info: dict[str, Any]
-    ) -> tuple[pd.DataFrame, dict[str, Any]]:
-        add_facts(manifest, folder, window_ms=window_ms, cache=cache, workers=workers, name=name)
-        return manifest, info | {"name": name, "source": "embedded", "made_by": info["source"]}
-
-    recipe = dataset.model_dump(exclude={"source"})
-    wanted = manifests.fingerprint(recipe | _versions(corpus))
-    rendered, state = cache / "rendered.parquet", cache / "rendered.json"
-    if state.exists() and (kept := files.read_json(state))["fingerprint"] == wanted:
-        manifest, info = checked(pd.read_parquet(rendered), kept["info"])
-        if (manifest["excluded"] == "").all():
-            return manifest, info
-    state.unlink(missing_ok=True)
-    manifest, info = corpus.render(folder=folder, **recipe, workers=workers.pool() or 1)
-    files.write_table(rendered, manifest)
-    files.write_json(state, {"fingerprint": wanted, "info": info})
-    return checked(manifest, info)
-
-
-def _versions(corpus: ModuleType) -> dict[str, Any]:
-    """What besides the recipe decides the sound: our code and the packages that play it."""
-    code = sorted(Path(corpus.__file__ or "").parent.rglob("*.py"))
-    installed = {each.name: each.version for each in distributions() if each.name in PLAYERS}
-    return {"code": [files.sha256(path) for path in code], "installed": installed}
 
 
 def _print_summary(info: dict[str, Any], excluded: list[tuple[str, str]]) -> None:

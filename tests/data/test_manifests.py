@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 import soundfile
 
-from matpac import corpus
 from matpac.audio import reading
 from matpac.core import files
 from matpac.core.parallel import Workers
@@ -497,14 +496,11 @@ def test_interrupted_check_is_continued(
     assert (manifest["duration_s"] == 0.2).all()
 
 
-def test_embedded_data_set_is_rendered_once(
-    task_files: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rendered, render = [], corpus.render
+def test_embedded_data_set_is_rendered_once(task_files: Path) -> None:
+    folder = task_files / "data/mini/audio/notes"
 
-    def noted(recipe: str, folder: Path, **options: Any) -> tuple:
-        rendered.append(options["seed"])
-        return render(recipe, folder, **options)
+    def written() -> dict[str, int]:
+        return {path.name: path.stat().st_mtime_ns for path in folder.glob("*.wav")}
 
     def run(seed: int) -> dict[str, Any]:
         notes = {"source": "embedded", "recipe": "pretraining", "num_clips": 3, "seed": seed}
@@ -512,16 +508,18 @@ def test_embedded_data_set_is_rendered_once(
         sections["datasets"]["notes"] = notes
         return fetch(sections)["notes"]
 
-    monkeypatch.setattr(corpus, "render", noted)
     info = run(1)
     assert (info["num_clips"], info["audio"], info["name"]) == (3, "audio/notes", "notes")
     assert info["source"] == "embedded"
     assert info["made_by"].startswith("embedded corpus, seed 1, code ")
-    assert run(1) == info and rendered == [1]
+    first = written()
+    assert run(1) == info and written() == first
     run(2)
-    (task_files / "data/mini/audio/notes/pretraining-00001.wav").unlink()
+    second = written()
+    assert not second.items() & first.items()
+    (folder / "pretraining-00001.wav").unlink()
     run(2)
-    assert rendered == [1, 2, 2]  # lost audio is rendered again
+    assert written().keys() == second.keys()  # lost audio is rendered again
 
 
 def test_content_hash_ignores_labels_but_not_files() -> None:
