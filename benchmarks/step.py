@@ -11,10 +11,10 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import measure
 from matpac.method.masking import num_visible
-from matpac.method.schedules import Scheduled
 from matpac.pretraining import sizes
 from matpac.pretraining.batches import Batch
 from matpac.pretraining.config import ResolvedRun
+from matpac.pretraining.schedules import Scheduled
 from matpac.pretraining.trainer import Trainer
 
 AT = Scheduled(

@@ -13,12 +13,12 @@ from matpac.core import files
 from matpac.core.parallel import Workers
 from matpac.features import build
 from matpac.features.store import Store
-from matpac.method.schedules import Scheduled
 from matpac.pretraining import states
 from matpac.pretraining.batches import Batch
 from matpac.pretraining.checkpoint import identity
 from matpac.pretraining.config import ResolvedRun
 from matpac.pretraining.run import Job
+from matpac.pretraining.schedules import Scheduled
 from matpac.pretraining.trainer import Trainer
 
 FRONT_END = {"sample_rate": 16000, "window_ms": 25.0, "hop_ms": 10.0, "num_mels": 16}

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 def some_updates(job: "Job", count: int) -> dict[str, Any]:
     """Updates on this process's part of the batches. Returns: losses, diagnostics, all tensors."""
-    from matpac.pretraining.plan import Plan
     from matpac.pretraining.run import prepare
+    from matpac.pretraining.schedules import Plan
 
     batches, trainer = prepare(job)
     plan = Plan(job.run, batches.sampler.epoch_length / batches.batch_size, batches.steps(6))

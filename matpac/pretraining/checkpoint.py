@@ -24,7 +24,7 @@ from matpac.pretraining.states import Identity, Snapshot
 DECIDING = (
     "method",
     "pretraining/batches.py",
-    "pretraining/plan.py",
+    "pretraining/schedules.py",
     "pretraining/trainer.py",
     "features/store.py",
 )

@@ -12,8 +12,8 @@ import pandas as pd
 import torch
 
 from matpac.core import files, fingerprints
-from matpac.method.schedules import Scheduled
 from matpac.pretraining.board import Board
+from matpac.pretraining.schedules import Scheduled
 from matpac.pretraining.trainer import LOSSES, Measured
 
 LOG = ["step", "epoch", *Scheduled._fields, *LOSSES]

@@ -17,8 +17,8 @@ from matpac.pretraining.board import FOLDER, Board
 from matpac.pretraining.checkpoint import Checkpoints
 from matpac.pretraining.logs import Logs, LogWriter
 from matpac.pretraining.monitor import Monitor
-from matpac.pretraining.plan import Plan
 from matpac.pretraining.run import Job, finish, prepare, write_encoder
+from matpac.pretraining.schedules import Plan
 from matpac.pretraining.throughput import metered
 from matpac.pretraining.trainer import Trainer
 

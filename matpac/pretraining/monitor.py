@@ -7,7 +7,7 @@ from matpac.pretraining import nonfinite
 from matpac.pretraining.alarm import Alarm
 from matpac.pretraining.batches import Batches
 from matpac.pretraining.logs import LOG, LogRows
-from matpac.pretraining.plan import Plan
+from matpac.pretraining.schedules import Plan
 from matpac.pretraining.trainer import LOSSES, Trainer
 
 

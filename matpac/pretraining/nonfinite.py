@@ -12,10 +12,10 @@ from torch import Tensor
 from matpac.core import distributed
 from matpac.method.losses import total_loss
 from matpac.method.objective import Comparison
-from matpac.method.schedules import Scheduled
 from matpac.method.student import Prediction
 from matpac.method.teacher import Target
 from matpac.pretraining.batches import Batch, Batches
+from matpac.pretraining.schedules import Scheduled
 from matpac.pretraining.trainer import Trainer, split
 
 SHOWN = 20

@@ -16,10 +16,10 @@ import torch
 
 from matpac.core import distributed, files, fingerprints, threads
 from matpac.core.progress import Progress
-from matpac.method.schedules import Scheduled
 from matpac.pretraining.batches import Batch
 from matpac.pretraining.config import ResolvedRun
 from matpac.pretraining.run import Job
+from matpac.pretraining.schedules import Scheduled
 from matpac.pretraining.trainer import Trainer
 
 FILE = "throughput.json"

@@ -24,12 +24,12 @@ from matpac.method.losses import total_loss
 from matpac.method.masking import random_mask
 from matpac.method.objective import Comparison, compare, target_latents
 from matpac.method.patches import normalise
-from matpac.method.schedules import Scheduled
 from matpac.method.student import Prediction, Student
 from matpac.method.teacher import Target, Teacher
 from matpac.pretraining.batches import Batch
 from matpac.pretraining.config import ResolvedRun
 from matpac.pretraining.diagnostics import Collapse
+from matpac.pretraining.schedules import Scheduled
 
 LOSSES = ("prediction_loss", "classification_loss", "total_loss", "gradient_norm")
 """What every update measures."""

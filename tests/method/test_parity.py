@@ -26,7 +26,7 @@ from matpac.audio.logmel import LogMel
 from matpac.encoders import pooling
 from matpac.encoders.frozen import AudioEncoder, frames
 from matpac.encoders.released import load_released, our_name
-from matpac.method import losses, schedules
+from matpac.method import losses
 from matpac.method.config import ModelConfig
 from matpac.method.heads import Center
 from matpac.method.masking import Mask, num_visible, random_mask
@@ -34,6 +34,7 @@ from matpac.method.objective import compare
 from matpac.method.patches import sincos_positions
 from matpac.method.student import Student
 from matpac.method.teacher import Teacher
+from matpac.pretraining import schedules
 
 FOLDER = Path(os.environ.get("MATPAC_PARITY_DIR", Path(__file__).parents[1] / "data" / "parity"))
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")

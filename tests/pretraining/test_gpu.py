@@ -11,10 +11,10 @@ import torch
 
 from matpac.core import distributed
 from matpac.core.signals import Interrupted
-from matpac.method.schedules import Scheduled
 from matpac.pretraining import states
 from matpac.pretraining.batches import Batch
 from matpac.pretraining.loop import train
+from matpac.pretraining.schedules import Scheduled
 from matpac.pretraining.trainer import Measured, Trainer
 
 pytestmark = [

@@ -7,8 +7,8 @@ import pytest
 import torch
 from test_states import full_disk
 
-from matpac.method.schedules import Scheduled
 from matpac.pretraining.logs import Logs, LogWriter
+from matpac.pretraining.schedules import Scheduled
 from matpac.pretraining.trainer import Measured
 
 COLUMNS = ["step", "loss"]

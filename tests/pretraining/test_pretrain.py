@@ -19,8 +19,8 @@ from matpac.method.losses import classification_losses, distances
 from matpac.method.masking import random_mask
 from matpac.pretraining import logs, pretrain
 from matpac.pretraining.loop import train
-from matpac.pretraining.plan import Plan
 from matpac.pretraining.run import Job
+from matpac.pretraining.schedules import Plan
 from matpac.pretraining.trainer import Trainer
 
 import command

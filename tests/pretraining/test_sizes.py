@@ -6,11 +6,11 @@ import pytest
 import tiny
 import torch
 
-from matpac.method.schedules import Scheduled
 from matpac.params import load
 from matpac.pretraining import config, sizes
 from matpac.pretraining.batches import Batch
 from matpac.pretraining.config import ResolvedRun
+from matpac.pretraining.schedules import Scheduled
 from matpac.pretraining.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]

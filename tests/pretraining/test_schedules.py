@@ -2,7 +2,7 @@
 
 import pytest
 
-from matpac.method.schedules import learning_rate, linear
+from matpac.pretraining.schedules import learning_rate, linear
 
 
 @pytest.mark.parametrize(
