@@ -4,9 +4,22 @@ Shapes: B clips, M masked patches, r hypotheses, D latent width, K prototypes. L
 patch, (B, M); `Trainer.step` takes the mean over clips and patches.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from matpac.method.config import ObjectiveConfig
+from matpac.method.heads import student_log_distribution, teacher_distribution
+
+
+def target_latents(latents: Tensor, objective: ObjectiveConfig) -> Tensor:
+    """What the prediction task compares with: the teacher's latents (B, M, D) as they are (MATPAC),
+    or each standardised over its D numbers (M2D)."""
+    if objective.target == "standardised":
+        return F.layer_norm(latents.float(), latents.shape[-1:])
+    return latents
 
 
 def distances(predicted: Tensor, target: Tensor) -> Tensor:
@@ -63,6 +76,47 @@ def classification_losses(log_predicted: Tensor, target: Tensor) -> Tensor:
     """
     _check(log_predicted, target, "distributions")
     return -(target * log_predicted).sum(dim=-1)
+
+
+class Comparison(NamedTuple):
+    """What the pretext tasks say of each masked patch."""
+
+    log_student: Tensor
+    """Log of the student's distributions (Eq. (3)), (B, M, K)."""
+    teacher: Tensor
+    """The teacher's distributions (Eq. (2)), (B, M, K)."""
+    prediction: Tensor
+    """Losses of the first task (Eq. (1)), (B, M)."""
+    classification: Tensor
+    """Losses of the second task (Eq. (4)), (B, M)."""
+
+
+def compare(
+    logits: Tensor,
+    distances: Tensor,
+    target_logits: Tensor,
+    center: Tensor,
+    *,
+    student_temp: float,
+    teacher_temp: Tensor | float,
+    choice_temp: Tensor | float,
+) -> Comparison:
+    """Both tasks' distributions and losses.
+
+    Args:
+        logits, distances: the student's, (B, M, K) and (B, M, r).
+        target_logits: the teacher's, (B, M, K); center: C, (K,).
+        student_temp, teacher_temp: of the two distributions.
+        choice_temp: of the choice between hypotheses; 0: the winner takes all.
+    """
+    teacher = teacher_distribution(target_logits, center, teacher_temp)
+    log_student = student_log_distribution(logits, student_temp)
+    return Comparison(
+        log_student,
+        teacher,
+        prediction_losses(distances, choice_temp),
+        classification_losses(log_student, teacher),
+    )
 
 
 def total_loss(prediction: Tensor, classification: Tensor, alpha: float) -> Tensor:

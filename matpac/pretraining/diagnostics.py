@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from matpac.core import distributed
-from matpac.method.objective import Comparison
+from matpac.method.losses import Comparison
 from matpac.method.student import Prediction
 from matpac.method.teacher import Target
 

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from matpac.core import distributed
-from matpac.method.losses import total_loss
-from matpac.method.objective import Comparison
+from matpac.method.losses import Comparison, total_loss
 from matpac.method.student import Prediction
 from matpac.method.teacher import Target
 from matpac.pretraining.batches import Batch, Batches

@@ -17,8 +17,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from matpac.method.config import ModelConfig
+from matpac.method.losses import compare
 from matpac.method.masking import Mask, random_mask
-from matpac.method.objective import compare
 from matpac.method.student import Student
 from matpac.method.teacher import Teacher
 from matpac.pretraining.config import ResolvedRun

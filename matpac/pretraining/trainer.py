@@ -20,9 +20,8 @@ from torch import Tensor, nn
 
 from matpac.core import distributed
 from matpac.method.heads import Center
-from matpac.method.losses import total_loss
+from matpac.method.losses import Comparison, compare, target_latents, total_loss
 from matpac.method.masking import random_mask
-from matpac.method.objective import Comparison, compare, target_latents
 from matpac.method.patches import normalise
 from matpac.method.student import Prediction, Student
 from matpac.method.teacher import Target, Teacher

@@ -29,8 +29,8 @@ from matpac.encoders.released import load_released, our_name
 from matpac.method import losses
 from matpac.method.config import ModelConfig
 from matpac.method.heads import Center
+from matpac.method.losses import compare
 from matpac.method.masking import Mask, num_visible, random_mask
-from matpac.method.objective import compare
 from matpac.method.patches import sincos_positions
 from matpac.method.student import Student
 from matpac.method.teacher import Teacher

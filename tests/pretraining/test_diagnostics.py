@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from matpac.method.losses import classification_losses
-from matpac.method.objective import Comparison
+from matpac.method.losses import Comparison, classification_losses
 from matpac.method.student import Prediction
 from matpac.method.teacher import Target
 from matpac.pretraining.diagnostics import (
