@@ -43,12 +43,7 @@ class AudioEncoder(nn.Module):
         if not (math.isfinite(mean) and 0 < std < math.inf):
             raise ValueError(f"normalisation: got mean {mean}, std {std}, allowed: std above 0")
         self.config, self.front_end, self.mean, self.std = config, front_end, mean, std
-        self.patches = PatchEmbedding(
-            front_end["num_mels"],
-            config.crop_frames,
-            patch_size=config.patch_size,
-            width=config.encoder_width,
-        )
+        self.patches = PatchEmbedding(config, front_end["num_mels"])
         self.encoder = make_encoder(config)
         self.requires_grad_(False)
         self.eval()

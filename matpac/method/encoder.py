@@ -70,7 +70,7 @@ class Encoder(nn.Module):
             pass instead of kept.
     """
 
-    def __init__(self, width: int, depth: int, num_heads: int, *, mlp_ratio: float = 4.0) -> None:
+    def __init__(self, width: int, depth: int, num_heads: int, mlp_ratio: float = 4.0) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(Block(width, num_heads, mlp_ratio) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)

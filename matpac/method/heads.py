@@ -8,37 +8,26 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from matpac.core.products import Linear, layer
+from matpac.method.config import ModelConfig
 
 
 class Head(nn.Module):
-    """DINO's projection head: three linear layers, L2 norm, K prototypes.
+    """DINO's projection head: three linear layers, L2 norm, K prototypes; initialised as DINO's."""
 
-    Args:
-        width: D of the latents; hidden: of the first two layers; bottleneck: of the third.
-        num_prototypes: K.
-        train_weight_g: False freezes the prototypes' norms at 1 (DINO); the released code trains
-            them.
-    """
-
-    def __init__(
-        self,
-        width: int,
-        *,
-        hidden: int,
-        bottleneck: int,
-        num_prototypes: int,
-        train_weight_g: bool = True,
-    ) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        hidden, bottleneck = config.head_hidden, config.head_bottleneck
         self.mlp = nn.Sequential(
-            Linear(width, hidden),
+            Linear(config.encoder_width, hidden),
             nn.GELU(),
             Linear(hidden, hidden),
             nn.GELU(),
             Linear(hidden, bottleneck),
         )
-        self.weight_g = nn.Parameter(torch.ones(num_prototypes, 1), requires_grad=train_weight_g)
-        self.weight_v = nn.Parameter(nn.Linear(bottleneck, num_prototypes, bias=False).weight.data)
+        norms = torch.ones(config.num_prototypes, 1)
+        self.weight_g = nn.Parameter(norms, requires_grad=config.train_weight_g)
+        prototypes = nn.Linear(bottleneck, config.num_prototypes, bias=False)
+        self.weight_v = nn.Parameter(prototypes.weight.data)
         for linear in self.mlp[::2]:
             nn.init.trunc_normal_(linear.weight, std=0.02)
             nn.init.zeros_(linear.bias)

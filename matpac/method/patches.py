@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from matpac.core.products import Linear
+from matpac.method.config import ModelConfig
 
 
 def normalise(logmel: Tensor, mean: float, std: float) -> Tensor:
@@ -61,29 +62,19 @@ def sincos_positions(rows: int, columns: int, width: int) -> Tensor:
 class PatchEmbedding(nn.Module):
     """Patches -> tokens: linear projection, 2-D position, class token in front.
 
-    Args:
-        num_mels, num_frames: of a training crop; shorter inputs use the left part of the grid.
-        patch_size: mel bins and frames of a patch.
-        width: D.
-        learned_positions: True: positions are trained (the paper's text); False: the fixed table.
+    The grid is that of a training crop; shorter inputs use its left part.
+
+    Args: config: sizes; num_mels: F.
     """
 
-    def __init__(
-        self,
-        num_mels: int,
-        num_frames: int,
-        *,
-        patch_size: int,
-        width: int,
-        learned_positions: bool = False,
-    ) -> None:
+    def __init__(self, config: ModelConfig, num_mels: int) -> None:
         super().__init__()
-        self.rows, self.columns = patch_grid(num_mels, num_frames, patch_size)
-        self.patch_size = patch_size
-        self.proj = Linear(patch_size * patch_size, width)
+        self.patch_size, width = config.patch_size, config.encoder_width
+        self.rows, self.columns = patch_grid(num_mels, config.crop_frames, self.patch_size)
+        self.proj = Linear(self.patch_size**2, width)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         table = sincos_positions(self.rows, self.columns, width)
-        self.positions = nn.Parameter(table, requires_grad=learned_positions)
+        self.positions = nn.Parameter(table, requires_grad=config.positions == "learned")
         nn.init.normal_(self.cls_token, std=0.02)
 
     @property

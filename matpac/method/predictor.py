@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from matpac.core.products import Linear
+from matpac.method.config import ModelConfig
 from matpac.method.encoder import Encoder, xavier_linear
 from matpac.method.masking import Mask
 from matpac.method.patches import sincos_positions
@@ -18,37 +19,23 @@ from matpac.method.patches import sincos_positions
 class Predictor(nn.Module):
     """A shallow ViT over the visible latents and a shared, learned token at masked positions.
 
-    Args:
-        rows, columns: of the patch grid.
-        encoder_width: D; width: E; depth, num_heads, mlp_ratio: of its blocks.
-        hypotheses: r.
-        learned_positions: True: trained (the paper's text); False: the fixed table, as released.
+    Args: config: sizes; rows, columns: of the patch grid.
     """
 
-    def __init__(
-        self,
-        rows: int,
-        columns: int,
-        *,
-        encoder_width: int,
-        width: int,
-        depth: int,
-        num_heads: int,
-        mlp_ratio: float = 4.0,
-        hypotheses: int = 1,
-        learned_positions: bool = False,
-    ) -> None:
+    def __init__(self, config: ModelConfig, rows: int, columns: int) -> None:
         super().__init__()
-        self.hypotheses = hypotheses
-        self.embed = Linear(encoder_width, width)
+        self.hypotheses, width = config.hypotheses, config.predictor_width
+        self.embed = Linear(config.encoder_width, width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
         table = sincos_positions(rows, columns, width)
-        self.positions = nn.Parameter(table, requires_grad=learned_positions)
-        self.encoder = Encoder(width, depth, num_heads, mlp_ratio=mlp_ratio)
+        self.positions = nn.Parameter(table, requires_grad=config.positions == "learned")
+        self.encoder = Encoder(
+            width, config.predictor_depth, config.predictor_heads, config.mlp_ratio
+        )
         # One product for all hypotheses, each drawn as the layer of its own that it is.
-        self.project = Linear(width, hypotheses * encoder_width)
+        self.project = Linear(width, self.hypotheses * config.encoder_width)
         xavier_linear(self.embed)
-        for weight in self.project.weight.data.chunk(hypotheses):
+        for weight in self.project.weight.data.chunk(self.hypotheses):
             nn.init.xavier_uniform_(weight)
         nn.init.zeros_(self.project.bias)
         nn.init.normal_(self.mask_token, std=0.02)

@@ -34,27 +34,10 @@ class Student(nn.Module):
     def __init__(self, config: ModelConfig, num_mels: int) -> None:
         super().__init__()
         self.config = config
-        learned = config.positions == "learned"
-        self.patches = PatchEmbedding(
-            num_mels,
-            config.crop_frames,
-            patch_size=config.patch_size,
-            width=config.encoder_width,
-            learned_positions=learned,
-        )
+        self.patches = PatchEmbedding(config, num_mels)
         self.encoder = make_encoder(config)
-        self.predictor = Predictor(
-            self.patches.rows,
-            self.patches.columns,
-            encoder_width=config.encoder_width,
-            width=config.predictor_width,
-            depth=config.predictor_depth,
-            num_heads=config.predictor_heads,
-            mlp_ratio=config.mlp_ratio,
-            hypotheses=config.hypotheses,
-            learned_positions=learned,
-        )
-        self.head = make_head(config)
+        self.predictor = Predictor(config, self.patches.rows, self.patches.columns)
+        self.head = Head(config)
         # The released code starts the student's head from Xavier weights, its teacher's from
         # DINO's small normal ones; only the prototypes start equal.
         self.head.mlp.apply(xavier_linear)
@@ -78,20 +61,5 @@ class Student(nn.Module):
 
 def make_encoder(config: ModelConfig) -> Encoder:
     """An encoder of the configured size, freshly initialised."""
-    return Encoder(
-        config.encoder_width,
-        config.encoder_depth,
-        config.encoder_heads,
-        mlp_ratio=config.mlp_ratio,
-    )
-
-
-def make_head(config: ModelConfig) -> Head:
-    """A head of the configured size, initialised as DINO's."""
-    return Head(
-        config.encoder_width,
-        hidden=config.head_hidden,
-        bottleneck=config.head_bottleneck,
-        num_prototypes=config.num_prototypes,
-        train_weight_g=config.train_weight_g,
-    )
+    sizes = config.encoder_width, config.encoder_depth, config.encoder_heads
+    return Encoder(*sizes, config.mlp_ratio)

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from matpac.method.config import ModelConfig
-from matpac.method.student import Student, make_encoder, make_head
+from matpac.method.heads import Head
+from matpac.method.student import Student, make_encoder
 
 
 class Target(NamedTuple):
@@ -28,15 +28,14 @@ class Teacher(nn.Module):
 
     Args:
         student: whose sizes it takes.
-        config: the same model section.
         copy_student: False: its encoder starts from its own random draw and its head differs from
             the student's in all but the prototypes (as released); True: all equal (DINO).
     """
 
-    def __init__(self, student: Student, config: ModelConfig, *, copy_student: bool) -> None:
+    def __init__(self, student: Student, *, copy_student: bool) -> None:
         super().__init__()
-        self.encoder = make_encoder(config)
-        self.head = make_head(config)
+        self.encoder = make_encoder(student.config)
+        self.head = Head(student.config)
         if copy_student:
             self.encoder.load_state_dict(student.encoder.state_dict())
             self.head.load_state_dict(student.head.state_dict())

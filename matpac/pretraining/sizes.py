@@ -152,7 +152,7 @@ def _networks(
 ) -> tuple[Student, Teacher, Tensor, Mask]:
     """With log-mels (B, F, T) to train them on."""
     student = Student(model, num_mels)
-    teacher = Teacher(student, model, copy_student=False)
+    teacher = Teacher(student, copy_student=False)
     if prediction_alone:
         student.head.requires_grad_(False)
     noise = torch.zeros(clips, student.patches.num_patches)

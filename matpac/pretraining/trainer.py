@@ -56,10 +56,8 @@ class Trainer:
         self.run, self.mean, self.std = run, mean, std
         self.device = distributed.device()
         self.student = Student(run.model, num_mels)
-        self.teacher = Teacher(
-            self.student, run.model, copy_student=run.pretrain.teacher_copies_student
-        )
         objective, pretrain = run.objective, run.pretrain
+        self.teacher = Teacher(self.student, copy_student=pretrain.teacher_copies_student)
         self.center = Center(
             run.model.num_prototypes,
             averages=objective.centering,

@@ -2,18 +2,24 @@
 
 import numpy as np
 import pytest
+import tiny
 import torch
 from scipy.special import erf, softmax
 
 from matpac.method.heads import Center, Head, student_log_distribution, teacher_distribution
 
 
+def make_head(width: int, *, hidden: int, bottleneck: int, **model: int) -> Head:
+    sizes = {"encoder_width": width, "head_hidden": hidden, "head_bottleneck": bottleneck}
+    return Head(tiny.run(model=sizes | model).model)
+
+
 def test_logits_by_numpy() -> None:
     torch.manual_seed(0)
-    head = Head(6, hidden=5, bottleneck=4, num_prototypes=7)
+    head = make_head(8, hidden=5, bottleneck=4, num_prototypes=7)
     for parameter in head.parameters():
         torch.nn.init.normal_(parameter)
-    latents = torch.randn(2, 3, 6)
+    latents = torch.randn(2, 3, 8)
     x = latents.double().numpy()
     for number, layer in enumerate(head.mlp[::2]):
         x = x @ layer.weight.detach().double().numpy().T + layer.bias.detach().double().numpy()
@@ -28,16 +34,16 @@ def test_logits_by_numpy() -> None:
 
 @pytest.mark.parametrize("trained", [True, False])
 def test_norms_of_prototypes(trained: bool) -> None:
-    head = Head(2, hidden=2, bottleneck=2, num_prototypes=3, train_weight_g=trained)
+    head = make_head(4, hidden=2, bottleneck=2, num_prototypes=3, train_weight_g=trained)
     assert head.weight_g.tolist() == [[1.0]] * 3
-    head(torch.randn(4, 2)).sum().backward()
+    head(torch.randn(4, 4)).sum().backward()
     assert head.weight_v.grad is not None
     assert (head.weight_g.grad is not None) == trained == head.weight_g.requires_grad
 
 
 def test_initial_weights_are_small_and_normal() -> None:
     torch.manual_seed(0)
-    head = Head(128, hidden=128, bottleneck=128, num_prototypes=4)
+    head = make_head(128, hidden=128, bottleneck=128, num_prototypes=4)
     for layer in head.mlp[::2]:
         # 16384 draws: the standard deviation of their standard deviation is 0.55 %
         assert layer.weight.std().item() == pytest.approx(0.02, rel=0.03)

@@ -185,7 +185,7 @@ class Recorded:
         self.student = Student(sizes, config["n_freq"])
         state = {name: self.tensor(name) for name in self.with_prefix("param::")}
         load_released(self.student, {n.removeprefix("param::"): t for n, t in state.items()})
-        self.teacher = Teacher(self.student, sizes, copy_student=False)
+        self.teacher = Teacher(self.student, copy_student=False)
         self.teacher.encoder.load_state_dict(self.teacher_state("enc_before"))
         self.teacher.head.load_state_dict(self.teacher_state("head_before"))
         self.center = Center(config["K"], averages="probabilities", momentum=CENTER_MOMENTUM)

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import tiny
 import torch
 
 from matpac.method.patches import PatchEmbedding, patch_grid, patchify, sincos_positions
@@ -12,7 +13,9 @@ from matpac.method.patches import PatchEmbedding, patch_grid, patchify, sincos_p
 def embedding(*, learned: bool = False) -> PatchEmbedding:
     """A grid of 2 rows and 3 columns of patches of 2, width 8."""
     torch.manual_seed(0)
-    return PatchEmbedding(4, 6, patch_size=2, width=8, learned_positions=learned)
+    positions = "learned" if learned else "sincos"
+    model = {"crop_frames": 6, "patch_size": 2, "encoder_width": 8, "positions": positions}
+    return PatchEmbedding(tiny.run(model=model).model, 4)
 
 
 def test_patch_grid() -> None:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tiny
 import torch
 
 from matpac.method.masking import Mask
@@ -15,8 +16,10 @@ CLOSE = {"rtol": 0, "atol": 2e-6}  # float32 sums in another order
 
 def make_predictor(*, hypotheses: int = 1) -> Predictor:
     torch.manual_seed(0)
-    sizes = {"encoder_width": 8, "width": 12, "depth": 2, "num_heads": 2}
-    return Predictor(2, 3, **sizes, hypotheses=hypotheses, learned_positions=False)
+    sizes = {"encoder_width": 8, "predictor_width": 12, "predictor_depth": 2, "predictor_heads": 2}
+    objective = {"choice_temp": [0.1, 1e-4], "choice_temp_decay": 0.9}
+    model = sizes | {"encoder_heads": 2, "mlp_ratio": 4.0, "hypotheses": hypotheses}
+    return Predictor(tiny.run(model=model, objective=objective).model, 2, 3)
 
 
 @pytest.fixture

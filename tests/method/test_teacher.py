@@ -10,10 +10,9 @@ from matpac.method.teacher import Teacher
 
 def pair(*, copy_student: bool = False) -> tuple[Student, Teacher]:
     torch.manual_seed(0)
-    model = tiny.run().model
-    student = Student(model, 16)
+    student = Student(tiny.run().model, 16)
     torch.nn.init.normal_(student.head.weight_g)
-    return student, Teacher(student, model, copy_student=copy_student)
+    return student, Teacher(student, copy_student=copy_student)
 
 
 def parts(student: Student) -> dict[str, torch.Tensor]:
