@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from matpac.core import files
 from matpac.core.section import Natural, PositiveFloat, Section, parse
 from matpac.method.config import ModelConfig
-from matpac.method.patches import PatchEmbedding, normalise
+from matpac.method.patches import PatchEmbedding
 from matpac.method.student import Student, make_encoder
 
 
@@ -93,7 +93,7 @@ class AudioEncoder(nn.Module):
 
     def _tokens(self, piece: Tensor) -> Tensor:
         """(B, F, T) -> (B, 1 + R*n, D)."""
-        normal = normalise(piece, self.mean, self.std)
+        normal = (piece - self.mean) / self.std
         return self.patches(F.pad(normal, (0, -piece.shape[2] % self.config.patch_size)))
 
 

@@ -12,11 +12,6 @@ from matpac.core.products import Linear
 from matpac.method.config import ModelConfig
 
 
-def normalise(logmel: Tensor, mean: float, std: float) -> Tensor:
-    """Log-mel to about zero mean and unit variance; the constants belong to the encoder."""
-    return (logmel - mean) / std
-
-
 def patch_grid(num_mels: int, num_frames: int, patch_size: int) -> tuple[int, int]:
     """Rows and columns of the patch grid.
 
@@ -42,11 +37,9 @@ def sincos_positions(rows: int, columns: int, width: int) -> Tensor:
     w_i = 10000^(-i/(width/4)). The paper's text calls positions learned; the released model uses
     this table without gradient, in encoder and predictor.
 
+    Args: width: a multiple of 4.
     Returns: (1 + rows*columns, width); row 0 belongs to the class token and is zero.
-    Raises: ValueError if ``width`` is not a multiple of 4.
     """
-    if width % 4:
-        raise ValueError(f"width: got {width}, allowed: multiples of 4")
     # float64: in float32 the angles of far columns would already differ in the sixth digit.
     index = torch.arange(width // 4, dtype=torch.float64)
     frequencies = 10000.0 ** (-index / (width // 4))

@@ -22,7 +22,7 @@ class Target(NamedTuple):
 
 
 class Teacher(nn.Module):
-    """Encodes the masked patches and gives the targets; never trained, always in eval mode.
+    """Encodes the masked patches and gives the targets; never trained.
 
     It has no patch embedding of its own: class token, projection and positions are the student's.
 
@@ -42,10 +42,6 @@ class Teacher(nn.Module):
         self.head.weight_v.data.copy_(student.head.weight_v.data)
         self.requires_grad_(False)
         self.eval()
-
-    def train(self, mode: bool = True) -> "Teacher":
-        """Stays in eval mode whatever is asked."""
-        return super().train(False)
 
     @torch.no_grad()
     def forward(self, tokens: Tensor) -> Target:

@@ -22,7 +22,6 @@ from matpac.core import distributed
 from matpac.method.heads import Center
 from matpac.method.losses import Comparison, compare, target_latents, total_loss
 from matpac.method.masking import random_mask
-from matpac.method.patches import normalise
 from matpac.method.student import Prediction, Student
 from matpac.method.teacher import Target, Teacher
 from matpac.pretraining.batches import Batch
@@ -123,7 +122,7 @@ class Trainer:
         objective, precision = self.run.objective, self.run.pretrain.precision
         logmel = batch.logmel.to(self.device, non_blocking=True).float()
         noise = batch.noise.to(self.device, non_blocking=True)
-        logmel = normalise(logmel, self.mean, self.std)
+        logmel = (logmel - self.mean) / self.std
         mask = random_mask(noise, self.run.model.mask_ratio)
         with torch.autocast(
             self.device.type, getattr(torch, precision), enabled=precision != "float32"

@@ -13,7 +13,6 @@ from torchaudio import transforms
 
 from matpac.audio import logmel
 from matpac.audio.logmel import LogMel, log_mel, resample
-from matpac.method.patches import normalise
 
 FIXTURE = Path(__file__).parents[3] / "shared/parity/inference_public.npz"
 
@@ -177,7 +176,3 @@ def test_no_rate_decides_the_memory() -> None:
 def test_same_rate_is_untouched() -> None:
     waveform = sine(440)
     assert resample(waveform, 16000, 16000) is waveform
-
-
-def test_normalise() -> None:
-    assert torch.equal(normalise(torch.tensor([-7.0, -3.0]), -7.0, 4.0), torch.tensor([0.0, 1.0]))

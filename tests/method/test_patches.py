@@ -55,11 +55,6 @@ def test_sincos_table_is_computed_in_double_precision() -> None:
     assert table[4000, 1].item() == pytest.approx(math.sin(39.99), abs=6e-8)
 
 
-def test_sincos_width_is_a_multiple_of_four() -> None:
-    with pytest.raises(ValueError, match="width: got 10, allowed: multiples of 4"):
-        sincos_positions(2, 3, 10)
-
-
 @pytest.mark.parametrize("chosen", [None, [[5, 0, 3], [1, 2, 4]]])
 def test_tokens_are_projection_plus_position(chosen: list | None) -> None:
     patches = embedding()

