@@ -5,7 +5,7 @@ own. Per time column the patches of all frequency rows are concatenated; a clip'
 mean over all columns of all its pieces. The last piece is padded to whole patches, with 0 after
 normalisation.
 
-Shapes: B clips, F mel bins, T frames, R patch rows, n patch columns of a clip, D width, L layers.
+Shapes: B clips, F mel bins, T frames, R patch rows, n patch columns of a clip, D width.
 """
 
 import math
@@ -55,19 +55,13 @@ class AudioEncoder(nn.Module):
 
     @torch.inference_mode()
     def forward(self, logmel: Tensor) -> Tensor:
-        """Latents of every patch of every layer.
+        """Latents of every patch, of the last layer.
 
         Args: logmel: before normalisation, (B, F, T), any T of at least one frame.
-        Returns: (B, L, R, n, D); row 0 the lowest band, columns in chronological order.
+        Returns: (B, R, n, D); row 0 the lowest band, columns in chronological order.
         """
-        pieces = [self.encoder.layers(self._tokens(piece)) for piece in self.pieces(logmel)]
-        rows = [each[:, :, 1:].unflatten(2, (self.patches.rows, -1)) for each in pieces]
-        return torch.cat(rows, dim=3)
-
-    @torch.inference_mode()
-    def embed(self, logmel: Tensor) -> Tensor:
-        """Clip embeddings of the last layer: (B, F, T) log-mels -> (B, R * D)."""
-        return torch.cat([self.columns(p) for p in self.pieces(logmel)], dim=1).mean(dim=1)
+        columns = torch.cat([self.columns(piece) for piece in self.pieces(logmel)], dim=1)
+        return columns.unflatten(2, (self.patches.rows, -1)).transpose(1, 2)
 
     def pieces(self, logmel: Tensor) -> tuple[Tensor, ...]:
         """A clip's log-mel in training crops, the last one as long as it is: (..., T)."""
@@ -82,24 +76,15 @@ class AudioEncoder(nn.Module):
         Args: piece: log-mels before normalisation, (B, F, T).
         Returns: (B, n, R * D), band 0 first.
         """
-        tokens, depth = self._tokens(piece), self.config.encoder_depth
-        if layer % depth == depth - 1:
-            tokens = self.encoder(tokens)
-        else:
-            for block in self.encoder.blocks[: layer % depth + 1]:
-                tokens = block(tokens)
+        normal = (piece - self.mean) / self.std
+        padded = F.pad(normal, (0, -piece.shape[2] % self.config.patch_size))
+        tokens, number = self.patches(padded), layer % self.config.encoder_depth  # (B, 1 + R*n, D)
+        for block in self.encoder.blocks[: number + 1]:
+            tokens = block(tokens)
+        if number == self.config.encoder_depth - 1:
+            tokens = self.encoder.norm(tokens)
         rows = tokens[:, 1:].unflatten(1, (self.patches.rows, -1))  # (B, R, n, D)
         return rows.transpose(1, 2).flatten(2)
-
-    def _tokens(self, piece: Tensor) -> Tensor:
-        """(B, F, T) -> (B, 1 + R*n, D)."""
-        normal = (piece - self.mean) / self.std
-        return self.patches(F.pad(normal, (0, -piece.shape[2] % self.config.patch_size)))
-
-
-def frames(latents: Tensor) -> Tensor:
-    """Frequency rows concatenated, band 0 first: (B, L, R, n, D) -> (B, L, n, R * D)."""
-    return latents.transpose(2, 3).flatten(3)
 
 
 def frozen(student: Student, front_end: dict[str, Any], *, mean: float, std: float) -> AudioEncoder:

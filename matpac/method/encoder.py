@@ -1,6 +1,6 @@
 """The ViT of student, teacher and predictor: pre-norm blocks and a final norm (MATPAC Sec. III).
 
-Shapes: B clips, N tokens, D width, H heads, L layers.
+Shapes: B clips, N tokens, D width, H heads.
 """
 
 import torch
@@ -63,7 +63,7 @@ class Encoder(nn.Module):
     """A stack of blocks and a final norm; f of MATPAC Sec. III without the patch embedding.
 
     Args:
-        width: D; depth: L blocks; num_heads: of each block.
+        width: D; depth: number of blocks; num_heads: of each block.
         mlp_ratio: hidden width of the MLPs over D.
     Attributes:
         recompute: True: in training, a block's inner activations are computed again in the backward
@@ -83,15 +83,6 @@ class Encoder(nn.Module):
         for block in self.blocks:
             tokens = checkpoint(block, tokens, use_reentrant=False) if recompute else block(tokens)
         return self.norm(tokens)
-
-    def layers(self, tokens: Tensor) -> Tensor:
-        """Output of every block, (B, N, D) -> (B, L, N, D); the last one after the final norm."""
-        outputs = []
-        for block in self.blocks:
-            tokens = block(tokens)
-            outputs.append(tokens)
-        outputs[-1] = self.norm(tokens)
-        return torch.stack(outputs, dim=1)
 
 
 def xavier_linear(module: nn.Module) -> None:

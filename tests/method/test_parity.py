@@ -24,7 +24,7 @@ from torch import Tensor
 
 from matpac.audio.logmel import LogMel
 from matpac.encoders import pooling
-from matpac.encoders.frozen import AudioEncoder, frames
+from matpac.encoders.frozen import AudioEncoder
 from matpac.encoders.released import load_released, our_name
 from matpac.method import losses
 from matpac.method.config import ModelConfig
@@ -142,16 +142,19 @@ def test_embeddings_of_all_layers(inference, source: str) -> None:
     for length in lengths(arrays):
         stored = torch.from_numpy(arrays[f"{source}__{length}"]).to(DEVICE)
         logmel = LogMel().to(DEVICE)(stored[None]) if source == "wave" else stored[None]
-        latents = encoder(logmel)  # (1, L, R, n, D)
-        layers = frames(latents)  # (1, L, n, R*D)
+        pieces, depth = encoder.pieces(logmel), encoder.config.encoder_depth
+        found = [torch.cat([encoder.columns(p, layer=i) for p in pieces], 1) for i in range(depth)]
+        layers = torch.stack(found, dim=1)  # (1, L, n, R*D)
         tolerance = FRAMES_FROM_WAVE if source == "wave" else LATENT
         # Inner layers have no norm and values beyond 5, where float32 rounds at 5e-7 per operation.
         close(layers, arrays[f"precise_frames_layers__{length}"], tolerance, relative=3e-6)
         close(layers[:, -1], arrays[f"precise_frames_emb__{length}"], tolerance, relative=3e-6)
         close(layers.mean(dim=2), arrays[f"precise_pooled_layers__{length}"], LATENT)
-        close(encoder.embed(logmel), arrays[f"precise_pooled_emb__{length}"], LATENT)
+        latents = encoder(logmel)  # (1, R, n, D)
+        close(latents.mean(dim=2).flatten(1), arrays[f"precise_pooled_emb__{length}"], LATENT)
         recorded = arrays[f"precise_noconcat_pooled_layers__{length}"]
-        close(latents.mean(dim=(2, 3)), recorded, LATENT)
+        of_rows = layers.unflatten(3, (encoder.patches.rows, -1))  # (1, L, n, R, D)
+        close(of_rows.mean(dim=(2, 3)), recorded, LATENT)
 
 
 def test_batched_clips_of_different_lengths(inference) -> None:

@@ -69,4 +69,4 @@ def folds_task(num_folds: int = 5) -> dict[str, np.ndarray]:
 def alone(encoder: AudioEncoder, store: Store) -> np.ndarray:
     """Embeddings of the clips one by one, (N, D)."""
     logmels = [torch.from_numpy(store.clip(i).T.astype(np.float32)) for i in range(len(store))]
-    return torch.cat([encoder.embed(logmel[None]) for logmel in logmels]).numpy()
+    return torch.cat([encoder(logmel[None]).mean(dim=2).flatten(1) for logmel in logmels]).numpy()
