@@ -89,5 +89,4 @@ def xavier_linear(module: nn.Module) -> None:
     """Xavier-uniform weights and zero biases for linear layers, as ViTs of this family start."""
     if isinstance(module, nn.Linear):
         nn.init.xavier_uniform_(module.weight)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
+        nn.init.zeros_(module.bias)

@@ -84,7 +84,9 @@ class PatchEmbedding(nn.Module):
         Returns: (B, 1 + V, D), the class token first.
         """
         patches = patchify(logmel, self.patch_size)  # (B, N, P*P)
-        positions = self._grid_positions(logmel.shape[2] // self.patch_size)  # (N, D)
+        # The grid is cut, then flattened: a flat slice would be of other patches.
+        grid = self.positions[1:].unflatten(0, (self.rows, self.columns))  # (R, C, D)
+        positions = grid[:, : logmel.shape[2] // self.patch_size].flatten(0, 1)  # (N, D)
         if chosen is None:
             tokens = self.proj(patches) + positions
         else:
@@ -92,8 +94,3 @@ class PatchEmbedding(nn.Module):
             tokens = self.proj(picked) + positions[chosen]  # (B, V, D)
         cls_token = (self.cls_token + self.positions[:1]).expand(tokens.shape[0], -1, -1)
         return torch.cat([cls_token, tokens], dim=1)
-
-    def _grid_positions(self, columns: int) -> Tensor:
-        """Positions of the left ``columns`` columns: the grid is cut, then flattened."""
-        grid = self.positions[1:].unflatten(0, (self.rows, self.columns))  # (R, C, D)
-        return grid[:, :columns].flatten(0, 1)  # (N, D)
