@@ -94,7 +94,6 @@ class ATSTEncoder(WaveEncoder):
 
         Args: layer: the first of the blocks that are concatenated, or from the end the last one.
         Returns: (B, n, K * D), of ATST-Clip (B, n, 2 * K * D).
-        Raises: ValueError for a layer or a length that there is not.
         """
         self.check_piece(waves, layer)
         first = layer % self.num_layers

@@ -90,10 +90,7 @@ class BEATsEncoder(WaveEncoder):
         self.eval()
 
     def columns(self, waves: Tensor, *, layer: int = -1) -> Tensor:
-        """As `WaveEncoder.columns`: (B, S) -> (B, n, D).
-
-        Raises: ValueError for a layer or a length that there is not.
-        """
+        """As `WaveEncoder.columns`: (B, S) -> (B, n, D)."""
         self.check_piece(waves, layer)
         shortest = WINDOW + (self.patch - 1) * HOP
         padded = F.pad(waves, (0, max(0, shortest - waves.shape[1])))

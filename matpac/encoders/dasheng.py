@@ -52,8 +52,6 @@ class DashengEncoder(WaveEncoder):
         """Tokens of one layer, as `WaveEncoder.columns`: (B, S) -> (B, n, D).
 
         Inner layers are the raw output of their block, the last one is after the final norm.
-
-        Raises: ValueError for a layer or a length that there is not.
         """
         self.check_piece(waves, layer)
         number, net = layer % self.num_layers, self.net

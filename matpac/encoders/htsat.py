@@ -73,8 +73,6 @@ class HTSAT(WaveEncoder):
         """Embeddings of the last stage, as `WaveEncoder.columns`: (B, S) -> (B, n, D).
 
         The earlier stages are narrower and no layers here.
-
-        Raises: ValueError for a layer or a length that there is not.
         """
         self.check_piece(waves, layer)
         found = self.net(self.logmel(waves)[:, None])  # (B, 1, T, F)

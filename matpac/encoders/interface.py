@@ -76,6 +76,7 @@ class WaveEncoder(nn.Module, ABC):
                 S <= ``piece_samples``; float32, on the encoder's device.
             layer: which one, -num_layers to num_layers - 1; the last is the paper's.
         Returns: (B, n, D), in chronological order. A row must not depend on the others.
+        Raises: ValueError for a layer or a length that there is not (`check_piece`).
         """
 
     @abstractmethod

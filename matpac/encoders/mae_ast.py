@@ -54,10 +54,7 @@ class MAEAST(WaveEncoder):
 
     @torch.no_grad()
     def columns(self, waves: Tensor, *, layer: int = -1) -> Tensor:
-        """Embeddings of one layer, as `WaveEncoder.columns`: (B, S) -> (B, n, R * D).
-
-        Raises: ValueError for a layer or a length that there is not.
-        """
+        """Embeddings of one layer, as `WaveEncoder.columns`: (B, S) -> (B, n, R * D)."""
         self.check_piece(waves, layer)
         logmel = self.logmel(waves)
         none = torch.zeros(logmel.shape[:2], dtype=torch.bool, device=waves.device)  # (B, T)

@@ -59,8 +59,6 @@ class PaSST(WaveEncoder):
         """Embeddings of one layer, as `WaveEncoder.columns`: (B, S) -> (B, n, D).
 
         Inner layers are the raw output of their block, the last one is after the final norm.
-
-        Raises: ValueError for a layer or a length that there is not.
         """
         self.check_piece(waves, layer)
         num_columns = len(self.times(waves.shape[1]))

@@ -41,10 +41,7 @@ class SpeechEncoder(WaveEncoder):
 
     @torch.no_grad()
     def columns(self, waves: Tensor, *, layer: int = -1) -> Tensor:
-        """Output of one layer, as `WaveEncoder.columns`: (B, S) -> (B, n, D).
-
-        Raises: ValueError for a layer or a length that there is not.
-        """
+        """Output of one layer, as `WaveEncoder.columns`: (B, S) -> (B, n, D)."""
         self.check_piece(waves, layer)
         variance, mean = torch.var_mean(waves, dim=1, correction=0, keepdim=True)
         normal = (waves - mean) / (variance + 1e-7).sqrt()

@@ -92,8 +92,6 @@ class ViTEncoder(WaveEncoder):
         """Latents of one layer, as `WaveEncoder.columns`: (B, S) -> (B, n, R * D).
 
         Inner layers are the raw output of their block, the last one is after the final norm.
-
-        Raises: ValueError for a layer or a length that there is not.
         """
         self.check_piece(waves, layer)
         with torch.autocast(waves.device.type, enabled=False):

@@ -45,10 +45,7 @@ class YAMNet(WaveEncoder):
         return super().__getstate__() | {"_running": None}  # made again where it is needed
 
     def columns(self, waves: Tensor, *, layer: int = -1) -> Tensor:
-        """As `WaveEncoder.columns`: (B, S) -> (B, 1, 1024).
-
-        Raises: ValueError for a layer or a length that there is not.
-        """
+        """As `WaveEncoder.columns`: (B, S) -> (B, 1, 1024)."""
         self.check_piece(waves, layer)
         whole = F.pad(waves, (0, WINDOW - waves.shape[1])).cpu().numpy()
         found = np.stack([self._run(np.ascontiguousarray(wave)) for wave in whole])
