@@ -30,30 +30,26 @@ PART_CLIPS = 2048
 
 
 def extract(
-    embedder: Embedder,
-    folder: Path,
-    *,
-    name: str,
-    num_processes: int | None = None,
-    part_clips: int = PART_CLIPS,
+    embedder: Embedder, folder: Path, *, name: str, part_clips: int = PART_CLIPS
 ) -> np.ndarray:
     """Embeddings of all clips of a data set, from ``folder`` or computed and kept there.
+
+    One process per GPU computes them, as far as there are parts; one without any GPU, or for an
+    encoder that cannot be sent to others.
 
     Args:
         embedder: the encoder, on the CPU, and the clips.
         name: of the encoder.
-        num_processes: None: one per GPU, as far as there are parts; one without any GPU, or for an
-            encoder that cannot be sent to others.
         part_clips: clips of a part.
     Returns: (N, D) float32, mapped from its file: memory is needed for what is being read only.
     Raises: ValueError if the files there are not what their key says.
     """
-    described = describe(embedder, name)
+    form = {"dtype": "float32", "shape": [len(embedder), embedder.width]}
+    described = {"encoder": name, **embedder.origin(), **form}  # the content of <key>.json
     key = fingerprints.digest({part: described[part] for part in ("identity", "clips", "code")})
     path = folder / f"{key}.npy"
     if not _is_finished(path):
-        if num_processes is None:
-            num_processes = _num_processes(embedder, name, -(-len(embedder) // part_clips))
+        num_processes = _num_processes(embedder, name, -(-len(embedder) // part_clips))
         # Two tasks that are probed side by side may be of the same clips.
         lock = files.locked(folder / f".{key}.lock", "embeds the same clips", wait_s=math.inf)
         with nullcontext() if distributed.is_joined() else lock:
@@ -76,18 +72,7 @@ def _num_processes(embedder: Embedder, name: str, num_parts: int) -> int:
     return wanted
 
 
-def describe(embedder: Embedder, name: str) -> dict[str, Any]:
-    """What decides the embeddings, and their form: the content of ``<key>.json``."""
-    form = {"dtype": "float32", "shape": [len(embedder), embedder.width]}
-    return {"encoder": name, **embedder.origin(), **form}
-
-
-def _compute(
-    embedder: Embedder,
-    path: Path,
-    described: dict[str, Any],
-    part_clips: int,
-) -> None:
+def _compute(embedder: Embedder, path: Path, described: dict[str, Any], part_clips: int) -> None:
     """In every process: its share of the parts; the first one then joins them."""
     folder, clips = path.with_suffix(".parts"), range(len(embedder))
     cut = [clips[first : first + part_clips] for first in clips[::part_clips]]
