@@ -19,6 +19,7 @@ from matpac.pretraining.trainer import LOSSES, Measured
 LOG = ["step", "epoch", *Scheduled._fields, *LOSSES]
 STEPS_BETWEEN_FLUSHES = 25
 """Rows are written this many at a time."""
+CURVE_ROWS = 1000
 
 
 class Logs:
@@ -166,9 +167,9 @@ class LogWriter:
                 board.prototypes(step, measured.collapse.sums["teacher_sum"].cpu().numpy())
 
 
-def write_curve(log: Path, out: Path, *, most: int = 1000) -> None:
-    """What ``dvc plots`` draws: a log averaged over equal stretches, at most ``most`` rows."""
+def write_curve(log: Path, out: Path) -> None:
+    """What ``dvc plots`` draws: a log averaged over equal stretches, at most `CURVE_ROWS` rows."""
     columns = pd.read_csv(log) if log.exists() else pd.DataFrame({"step": []})
-    stretch = columns.index // max(1, -(-len(columns) // most))
+    stretch = columns.index // max(1, -(-len(columns) // CURVE_ROWS))
     with files.replacing(out) as temporary:
         columns.groupby(stretch).mean().to_csv(temporary, index=False, float_format="%.6g")

@@ -3,8 +3,6 @@
 matpac layers base [--csv layers.csv]
 """
 
-from collections.abc import Sequence
-
 import pandas as pd
 
 from matpac.core.progress import track
@@ -14,17 +12,15 @@ from matpac.probing.linear import choose, train_probes
 from matpac.probing.probe import list_features, load_task, row_of
 
 
-def probe_layers(
-    encoder: str, params: ProbeParams, *, tasks: Sequence[str] | None = None
-) -> pd.DataFrame:
-    """The linear probe on every layer, for the encoder's first seed.
+def probe_layers(encoder: str, params: ProbeParams) -> pd.DataFrame:
+    """The linear probe on every layer and task, for the encoder's first seed.
 
-    Args: tasks: None: all of the profile.
     Returns: the columns of `matpac.probing.probe.Scores.linear` and ``layer``, from 0, the first.
     Raises: as `matpac.probing.probe.probe`.
     """
-    features, tasks = list_features(params, encoder)[0], tasks or params.tasks
-    runs = [(task, layer) for task in tasks for layer in range(num_layers(features.encoder))]
+    features = list_features(params, encoder)[0]
+    layers = range(num_layers(features.encoder))
+    runs = [(task, layer) for task in params.tasks for layer in layers]
     rows = []
     for name, layer in track(runs, len(runs), f"layers {encoder}", unit="layer"):
         task, _, info = load_task(params, features, name, layer=layer)
