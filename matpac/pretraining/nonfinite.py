@@ -4,7 +4,6 @@ The update changed nothing (`matpac.pretraining.trainer`), so it can be looked a
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,25 +20,16 @@ SHOWN = 20
 """Clips and tensors named in a message."""
 
 
-class Finding(NamedTuple):
-    """A tensor that is not finite."""
-
-    tensor: str
-    clip: str
-    """"" for a gradient, which all clips share."""
-
-
 def describe(trainer: Trainer, batches: Batches, step: int, at: Scheduled) -> str:
     """What was not finite in update ``step``; all processes ask together and get the same text."""
     names = batches.names(step)
     own = [
-        Finding(tensor, names[row] if row is not None else "")
+        f"  {tensor}" + (f" of {names[row]}" if row is not None else "")
         for tensor, row in look(trainer, batches[step], at)
     ]
-    found = list(dict.fromkeys(each for part in distributed.gather(own) for each in part))
-    if not found:
+    lines = list(dict.fromkeys(each for part in distributed.gather(own) for each in part))
+    if not lines:
         return "  when computed again everything is finite: a fault of the machine, perhaps"
-    lines = [f"  {each.tensor}" + (f" of {each.clip}" if each.clip else "") for each in found]
     if len(lines) > SHOWN:
         lines[SHOWN:] = [f"  ... and {len(lines) - SHOWN} more"]
     return "\n".join(lines)
