@@ -96,7 +96,7 @@ def several_things(
     return {
         "world_size": distributed.world_size(),
         "mean": distributed.all_mean(torch.tensor([1 + 2 * rank, -rank])).tolist(),
-        "any": [distributed.any_rank(rank == 1), distributed.any_rank(False)],
+        "largest": distributed.all_max(rank == 1, 0),
         "gathered": distributed.gather({"rank": rank}),
         "gradients": gradients(distributed.replicate(torch.nn.Linear(1, 1, bias=False))),
         "updates": {name: some_updates(job, count) for name, job in jobs.items()},

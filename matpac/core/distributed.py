@@ -85,11 +85,6 @@ def all_max(*values: int) -> list[int]:
     return largest.tolist()
 
 
-def any_rank(flag: bool) -> bool:
-    """Whether the flag is set on any process; all processes get the same answer."""
-    return bool(all_max(flag)[0])
-
-
 def gather(value: Any) -> list[Any]:
     """The picklable values of all processes, in their order, on each of them."""
     values = [value] * world_size()
@@ -103,7 +98,7 @@ def wait_for_all() -> None:
 
     The end of one process makes its launcher end the others, so all have to be done before.
     """
-    any_rank(False)
+    all_max(0)
 
 
 def replicate(module: nn.Module, *inputs: Any) -> nn.Module:
@@ -222,7 +217,7 @@ def _worker(function: Callable[..., Any], *args: object) -> Any:
     except Exception:
         _give_way()
         raise
-    except KeyboardInterrupt:  # all stop together (`any_rank`), and leave without an abort
+    except KeyboardInterrupt:  # all stop together (`all_max`), and leave without an abort
         dist.destroy_process_group()
         raise
     # Not after a failure: leaving in the middle of the others' work may hang.

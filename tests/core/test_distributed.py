@@ -199,7 +199,7 @@ def several(bulk: Path) -> dict[str, Any]:
 def test_exchanges_between_processes(several) -> None:
     assert several["world_size"] == FOUR
     assert several["mean"] == [4, -1.5]  # of 1 + 2 rank, and of -rank
-    assert several["any"] == [True, False]
+    assert several["largest"] == [1, 0]
     assert several["gathered"] == [{"rank": rank} for rank in range(FOUR)]
     # Each its own until the last micro-batch; then everyone has the mean of all that gathered.
     assert several["gradients"] == [[3.0 * (rank + 1), 15.0] for rank in range(FOUR)]
