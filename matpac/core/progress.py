@@ -34,7 +34,7 @@ class Progress:
     Args:
         total: how many units there are in all.
         desc: what is being done, e.g. ``"pretrain base"``.
-        unit: what is counted, e.g. ``"step"``.
+        unit: what is counted, e.g. ``"step"``; ``"B"``, bytes, are shown as kB, MB, GB.
         initial: units already done before (a resumed run).
         enabled: False silences it (ranks other than 0).
     """
@@ -44,11 +44,11 @@ class Progress:
     ) -> None:
         self.total, self.desc, self.unit = total, desc, unit
         self.initial, self.done, self.note = initial, initial, ""
+        self.scaled = unit == "B"
         shown = mode() if enabled else "silent"
         self.lines = shown == "lines"
-        self.bar = (
-            tqdm(total=total, desc=desc, unit=unit, initial=initial) if shown == "bar" else None
-        )
+        options = {"unit": unit, "unit_scale": self.scaled, "initial": initial}
+        self.bar = tqdm(total=total, desc=desc, **options) if shown == "bar" else None
         self.start = self.last_line = time.monotonic()
 
     def update(self, units: int = 1, note: str = "") -> None:
@@ -84,6 +84,7 @@ class Progress:
             initial=self.initial,
             prefix=self.desc,
             unit=self.unit,
+            unit_scale=self.scaled,
             postfix=self.note or None,
             bar_format="{l_bar}{n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]",
         )
@@ -94,24 +95,6 @@ class Progress:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-class Bytes(Progress):
-    """Counts bytes and shows megabytes (10^6). Args: as `Progress`, in bytes."""
-
-    def __init__(self, total: int, desc: str, *, initial: int = 0) -> None:
-        super().__init__(_megabytes(total), desc, unit="MB", initial=_megabytes(initial))
-        self.num_bytes = initial
-
-    def update(self, units: int = 1, note: str = "") -> None:
-        """Adds ``units`` bytes."""
-        self.num_bytes += units
-        super().update(_megabytes(self.num_bytes) - self.done, note)
-
-
-def _megabytes(num_bytes: int) -> int:
-    """Rounded up, so that the last byte completes the count."""
-    return -(-num_bytes // 1_000_000)
 
 
 def track(iterable: Iterable[Item], total: int, desc: str, *, unit: str = "it") -> Iterator[Item]:

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from matpac.core import files
-from matpac.core.progress import Bytes
+from matpac.core.progress import Progress
 from matpac.data import members
 from matpac.data.catalogue import Archive, Kind
 from matpac.data.members import DamagedError, UnsafeError
@@ -119,7 +119,7 @@ def extract(kind: Kind, parts: Sequence[Path], folder: Path, *, max_bytes: int) 
     """
     name, size = parts[-1].name, sum(part.stat().st_size for part in parts)
     try:
-        with Bytes(size, f"unpack {name}") as progress, files.blaming(folder):
+        with Progress(size, f"unpack {name}", unit="B") as progress, files.blaming(folder):
             place = _Place(folder, max_bytes)
             for member in members.read(kind, parts, progress):
                 place.add(*member)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from matpac.audio.listings import Headers
-from matpac.core.progress import Bytes
+from matpac.core.progress import Progress
 from matpac.data.catalogue import Kind
 
 BLOCK = 1 << 18
@@ -28,7 +28,7 @@ class DamagedError(ValueError):
     """An archive that does not hold what it says it holds."""
 
 
-def read(kind: Kind, parts: Sequence[Path], progress: Bytes) -> Iterator[Member]:
+def read(kind: Kind, parts: Sequence[Path], progress: Progress) -> Iterator[Member]:
     """What a file holds, each member to be read before the next; no more is kept in memory.
 
     Raises: UnsafeError, DamagedError, and whatever libraries say of what is none.
@@ -38,7 +38,7 @@ def read(kind: Kind, parts: Sequence[Path], progress: Bytes) -> Iterator[Member]
     return readers[kind](parts, progress)
 
 
-def blocks(parts: Sequence[Path], progress: Bytes | None = None) -> Iterator[bytes]:
+def blocks(parts: Sequence[Path], progress: Progress | None = None) -> Iterator[bytes]:
     """The content of files, one behind the other."""
     for part in parts:
         with part.open("rb") as file:
@@ -48,11 +48,11 @@ def blocks(parts: Sequence[Path], progress: Bytes | None = None) -> Iterator[byt
                 yield block
 
 
-def _copy(parts: Sequence[Path], progress: Bytes) -> Iterator[Member]:
+def _copy(parts: Sequence[Path], progress: Progress) -> Iterator[Member]:
     yield parts[0].name, None, blocks(parts, progress)
 
 
-def _untar(parts: Sequence[Path], progress: Bytes) -> Iterator[Member]:
+def _untar(parts: Sequence[Path], progress: Progress) -> Iterator[Member]:
     """The members of a tar archive, plain, gzip or bzip2, in one pass.
 
     The standard library reads the headers; its filters let links pass, and names that come twice.
@@ -71,7 +71,7 @@ def _untar(parts: Sequence[Path], progress: Bytes) -> Iterator[Member]:
                     raise DamagedError(f"{member.name!r} has {member.size} bytes")
                 size = 0 if member.isdir() else member.size
                 yield member.name + "/" * member.isdir(), size, _content(stream, member.name, size)
-                progress.update(raw.tell() - progress.num_bytes)
+                progress.update(raw.tell() - progress.done)
                 headers.left = Headers.MOST
         # Behind the last member stands a block of zeros; where it is missing, members may be.
         if len(headers.last) < tarfile.BLOCKSIZE or headers.last.strip(b"\0"):
@@ -90,7 +90,7 @@ def _content(stream: BinaryIO, name: str, num_bytes: int) -> Iterator[bytes]:
         yield block
 
 
-def _unzip(parts: Sequence[Path], progress: Bytes) -> Iterator[Member]:
+def _unzip(parts: Sequence[Path], progress: Progress) -> Iterator[Member]:
     """The members of a zip archive in one pass over its parts, which zipfile cannot read.
 
     Parts are slices of one archive, or a split one (.z01, ..., .zip); only a mark at the beginning

@@ -17,7 +17,7 @@ from urllib3.exceptions import HTTPError
 from urllib3.util import Retry
 
 from matpac.core import files
-from matpac.core.progress import Bytes
+from matpac.core.progress import Progress
 
 BLOCK = 1 << 18
 """Most bytes written at once, and the fewest that count as a gain."""
@@ -159,7 +159,7 @@ class Download:
         with (
             files.blaming(self.part),
             self.part.open("ab" if have else "wb") as file,
-            Bytes(most or have, f"download {name}", initial=have) as progress,
+            Progress(most or have, f"download {name}", unit="B", initial=have) as progress,
         ):
             # Not decoded: some servers call a .tar.gz a gzip-encoded tar.
             while block := response.raw.read1(BLOCK, decode_content=False):

@@ -83,14 +83,12 @@ def test_resumed_units_are_done_but_not_in_the_rate(
     assert "80%|800/1000 [00:10<00:10, 20.00clip/s]" in capsys.readouterr().out
 
 
-def test_bytes_are_shown_as_megabytes(
+def test_bytes_are_shown_by_thousands(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     show(monkeypatch, "lines", between=0.0)
-    with progress.Bytes(2_500_001, "file", initial=400_000) as shown:
-        shown.update(600_000)
-        assert "1/3 [" in capsys.readouterr().out
-        shown.update(1)
-        assert "2/3 [" in capsys.readouterr().out
-        shown.update(1_500_000)
-    assert shown.num_bytes == 2_500_001 and "100%|3/3 [" in capsys.readouterr().out
+    with Progress(2_500_000, "file", unit="B", initial=400_000) as shown:
+        shown.update(599_500)
+        assert "40%|1.00M/2.50M [" in capsys.readouterr().out
+        shown.update(1_500_500)
+    assert shown.done == 2_500_000 and "100%|2.50M/2.50M [" in capsys.readouterr().out

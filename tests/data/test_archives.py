@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from matpac.core.progress import Bytes
+from matpac.core.progress import Progress
 from matpac.data import archives
 from matpac.data.catalogue import Archive, File, Kind
 from matpac.data.members import DamagedError, UnsafeError
@@ -417,7 +417,7 @@ def test_stopped_while_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         raise KeyboardInterrupt
 
     with monkeypatch.context() as context:
-        context.setattr(Bytes, "update", stop)
+        context.setattr(Progress, "update", stop)
         with pytest.raises(KeyboardInterrupt):
             archives.unpack(archive(), **prepared(tmp_path))
     assert not archives.is_unpacked(archive(), tmp_path / "data")
