@@ -11,9 +11,10 @@ import pandas as pd
 
 from matpac.core import files
 from matpac.params import Params
+from matpac.probing.kept import keep_head
 from matpac.probing.knn import knn
 from matpac.probing.linear import choose, train_probes
-from matpac.probing.probe import keep_head, load_task
+from matpac.probing.probe import load_task
 from matpac.probing.rows import list_features
 from matpac.reporting.embedding_space import flattened, label, scatter
 from matpac.reporting.plots import STYLE

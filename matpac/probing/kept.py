@@ -1,33 +1,46 @@
 """A linear probe as a head for others (`matpac.encoders.heads`), which makes labels of audio."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
-from matpac.encoders.heads import Head
-from matpac.probing.linear import ProbeResult
+from matpac.core import paths
+from matpac.encoders import heads
+from matpac.probing.config import ProbeParams
+from matpac.probing.linear import ProbeResult, row_of
+from matpac.probing.rows import Features
 from matpac.probing.task import Task
 
 
-def of_probe(
-    task: Task, result: ProbeResult, classes: Sequence[str], about: Mapping[str, Any]
-) -> Head:
-    """A linear probe for others to use: of several labels with thresholds from its validation part.
+def keep_head(
+    params: ProbeParams,
+    features: Features,
+    name: str,
+    task: Task,
+    results: Sequence[ProbeResult],
+    classes: Sequence[str],
+) -> None:
+    """Writes the linear probe with the best validation loss, for others to use.
 
-    A label's threshold is the probability with the best F1 there; 0.5 where it does not occur.
+    Of several labels each has a threshold: the probability with the best F1 on the probe's
+    validation part; 0.5 where it does not occur.
     """
-    thresholds = None
+    best, thresholds = min(results, key=lambda result: result.valid_loss), None
     if task.multilabel:
-        split = next(s for s in task.splits if (s.fold, s.repeat) == (result.fold, result.repeat))
+        split = next(s for s in task.splits if (s.fold, s.repeat) == (best.fold, best.repeat))
         targets = task.of(split.valid).cpu().numpy()
-        columns = zip(targets.T, result.valid_logits.T, strict=True)
+        columns = zip(targets.T, best.valid_logits.T, strict=True)
         thresholds = torch.tensor([best_threshold(*column) for column in columns]).sigmoid()
-    activation = "sigmoid" if task.multilabel else "softmax"
-    return Head(
-        tuple(classes), **result.layer, activation=activation, thresholds=thresholds, about=about
+    head = heads.Head(
+        tuple(classes),
+        **best.layer,
+        activation="sigmoid" if task.multilabel else "softmax",
+        thresholds=thresholds,
+        about={"task": name, **row_of(best)},
     )
+    folder = paths.small(params) / "probe" / features.name / heads.FOLDER / f"seed_{features.seed}"
+    head.save(folder / f"{name}.safetensors")
 
 
 def best_threshold(targets: np.ndarray, logits: np.ndarray) -> float:

@@ -8,8 +8,8 @@ import pandas as pd
 from matpac.core.progress import track
 from matpac.encoders.frozen import AudioEncoder
 from matpac.probing.config import ProbeParams
-from matpac.probing.linear import choose, train_probes
-from matpac.probing.probe import list_features, load_task, row_of
+from matpac.probing.linear import choose, row_of, train_probes
+from matpac.probing.probe import list_features, load_task
 
 
 def probe_layers(encoder: str, params: ProbeParams) -> pd.DataFrame:

@@ -7,7 +7,8 @@ Shapes: D embedding size, C labels, B clips of a part or of a batch.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,6 +46,12 @@ class ProbeResult:
     """Of the validation part, (B, C)."""
     layer: dict[str, Tensor] = field(compare=False, repr=False)
     """``weight`` (C, D), ``bias`` (C,), and the ``mean`` and ``scale`` of the inputs, (D,) each."""
+
+
+def row_of(result: ProbeResult) -> dict[str, Any]:
+    """What a table says of a linear probe."""
+    names = [field.name for field in fields(result) if field.compare]
+    return {"probe": "linear"} | {name: getattr(result, name) for name in names}
 
 
 class Layer:
@@ -168,8 +175,10 @@ def _trained(
         logits=test,
         valid_logits=valid,
         layer={
-            name: tensor.cpu()
-            for name, tensor in (*vars(layer).items(), *inputs.standardisation.items())
+            "weight": layer.weight.cpu(),
+            "bias": layer.bias.cpu(),
+            "mean": inputs.mean.cpu(),
+            "scale": inputs.scale.cpu(),
         },
     )
 

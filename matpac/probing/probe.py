@@ -11,7 +11,6 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +23,6 @@ from matpac.core import distributed, files, paths, section, threads
 from matpac.core.parallel import follow_the_parent, unforked
 from matpac.core.progress import track
 from matpac.data import manifests
-from matpac.encoders import heads
 from matpac.encoders.frozen import AudioEncoder
 from matpac.encoders.interface import WaveEncoder
 from matpac.encoders.vit import ViTEncoder
@@ -33,9 +31,9 @@ from matpac.probing.config import ProbeParams
 from matpac.probing.embedders import Embedder, Recorded, Stored
 from matpac.probing.extract import extract
 from matpac.probing.fewshot import few_shot
-from matpac.probing.kept import of_probe
+from matpac.probing.kept import keep_head
 from matpac.probing.knn import knn
-from matpac.probing.linear import ProbeResult, choose, train_probes
+from matpac.probing.linear import ProbeResult, choose, row_of, train_probes
 from matpac.probing.measures import measures
 from matpac.probing.rows import Features, list_features, on_the_way
 from matpac.probing.splits import make_splits
@@ -169,27 +167,6 @@ def probe_task(params: ProbeParams, features: Features, name: str) -> Scores:
     for at, column in enumerate(("encoder", "seed", "task")):
         predictions.insert(at, column, told[column])
     return Scores(linear, quick, predictions)
-
-
-def keep_head(
-    params: ProbeParams,
-    features: Features,
-    name: str,
-    task: Task,
-    results: Sequence[ProbeResult],
-    classes: Sequence[str],
-) -> None:
-    """Writes the linear probe with the best validation loss, for others to use."""
-    folder = paths.small(params) / "probe" / features.name / heads.FOLDER / f"seed_{features.seed}"
-    best = min(results, key=lambda result: result.valid_loss)
-    about = {"task": name, **row_of(best)}
-    of_probe(task, best, classes, about).save(folder / f"{name}.safetensors")
-
-
-def row_of(result: ProbeResult) -> dict[str, Any]:
-    """What a table says of a linear probe."""
-    names = [field.name for field in fields(result) if field.compare]
-    return {"probe": "linear"} | {name: getattr(result, name) for name in names}
 
 
 def predicted(

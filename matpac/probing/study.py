@@ -13,8 +13,8 @@ import pandas as pd
 
 from matpac.core.progress import track
 from matpac.probing.config import ProbeParams
-from matpac.probing.linear import choose, train_probes
-from matpac.probing.probe import list_features, load_task, row_of
+from matpac.probing.linear import choose, row_of, train_probes
+from matpac.probing.probe import list_features, load_task
 
 RATES = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 SETTING = ["task", "standardize", "epochs", "learning_rate"]

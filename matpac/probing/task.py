@@ -74,11 +74,6 @@ class Inputs:
         if train is not None:
             self.mean, self.scale = _mean_and_scale(features, train)
 
-    @property
-    def standardisation(self) -> dict[str, Tensor]:
-        """``mean`` and ``scale`` of the features, (D,) each."""
-        return {"mean": self.mean, "scale": self.scale}
-
     def __getitem__(self, part: np.ndarray) -> Tensor:
         """(B,) -> (B, D), float32."""
         rows = torch.from_numpy(part).to(self.features.device)
