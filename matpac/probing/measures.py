@@ -36,32 +36,30 @@ def measures(task: Task) -> dict[str, float]:
     inputs, gram = Inputs(task.features, every), gram_matrix(task.features)
     few = every[:: math.ceil(len(every) / PAIRED)]
     return {
-        "rankme": rankme(task.features, gram),
+        "rankme": rankme(gram),
         "alpha_req": alpha_req(task.features, gram),
         "uniformity": uniformity(F.normalize(inputs[few].double())),
         "alignment": alignment(task, inputs),
     }
 
 
-def rankme(features: Tensor, gram: Tensor | None = None) -> float:
+def rankme(gram: Tensor) -> float:
     """exp of the entropy of the normalised singular values of the embeddings, 1 to D.
 
-    Args: features: one row per clip, not centred, (N, D); gram: theirs, if it is known.
+    Args: gram: `gram_matrix` of the embeddings, which are not centred.
     """
-    gram = gram_matrix(features) if gram is None else gram
     singular = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
     return float(torch.special.entr(singular / singular.sum().clamp(min=1e-12)).sum().exp())
 
 
-def alpha_req(features: Tensor, gram: Tensor | None = None) -> float:
+def alpha_req(features: Tensor, gram: Tensor) -> float:
     """Exponent of the power law, rank ** -alpha, of the covariance's eigenvalues.
 
     Fitted by least squares of the logarithms to those from `FIRST` to `LAST`, of less than half of
     min(N, D); NaN where fewer than three are left.
 
-    Args: features: one row per clip, (N, D); gram: theirs, if it is known.
+    Args: features: one row per clip, (N, D); gram: their `gram_matrix`.
     """
-    gram = gram_matrix(features) if gram is None else gram
     mean = features.double().mean(dim=0)
     covariance = gram / len(features) - mean.outer(mean)
     last = min(LAST, min(features.shape) // 2)

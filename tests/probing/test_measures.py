@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from matpac.probing.measures import alignment, alpha_req, measures, rankme, uniformity
+from matpac.probing.measures import alignment, alpha_req, gram_matrix, measures, rankme, uniformity
 from matpac.probing.splits import Split
 from matpac.probing.task import Task
 
@@ -20,25 +20,31 @@ def task_of(features: Tensor, targets: Tensor, num_classes: int) -> Task:
 
 
 def test_equal_singular_values_have_the_whole_rank() -> None:
-    assert rankme(torch.eye(5)) == pytest.approx(5)
-    assert rankme(7 * torch.eye(3, 8)) == pytest.approx(3, abs=1e-4)  # of eight dimensions
+    assert rankme(gram_matrix(torch.eye(5))) == pytest.approx(5)
+    assert rankme(gram_matrix(7 * torch.eye(3, 8))) == pytest.approx(
+        3, abs=1e-4
+    )  # of eight dimensions
 
 
 def test_by_hand_and_by_singular_values() -> None:
     # Singular values 3 and 1: shares 3/4 and 1/4.
     entropy = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
-    assert rankme(torch.diag(torch.tensor([3.0, 1.0]))) == pytest.approx(math.exp(entropy))
+    assert rankme(gram_matrix(torch.diag(torch.tensor([3.0, 1.0])))) == pytest.approx(
+        math.exp(entropy)
+    )
     drawn = torch.randn(2500, 12, generator=torch.Generator().manual_seed(0)) @ torch.diag(
         torch.logspace(0, -3, 12)
     )
     values = torch.linalg.svdvals(drawn.double())
     share = values / values.sum()
-    assert rankme(drawn) == pytest.approx(float(torch.special.entr(share).sum().exp()), rel=1e-4)
+    assert rankme(gram_matrix(drawn)) == pytest.approx(
+        float(torch.special.entr(share).sum().exp()), rel=1e-4
+    )
 
 
 def test_one_direction_and_nothing_at_all() -> None:
-    assert rankme(torch.ones(10, 4)) == pytest.approx(1, abs=1e-3)
-    assert rankme(torch.zeros(10, 4)) == pytest.approx(1)
+    assert rankme(gram_matrix(torch.ones(10, 4))) == pytest.approx(1, abs=1e-3)
+    assert rankme(gram_matrix(torch.zeros(10, 4))) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("exponent", [0.5, 1.0, 2.0])
@@ -47,12 +53,13 @@ def test_the_exponent_of_a_power_law_is_found_wherever_the_mean_lies(exponent: f
     drawn = torch.randn(400, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     drawn -= drawn.mean(dim=0)
     left = torch.linalg.qr(drawn).Q  # of orthonormal columns with mean 0
-    assert alpha_req(left * spread + 3) == pytest.approx(exponent, abs=1e-6)
+    features = left * spread + 3
+    assert alpha_req(features, gram_matrix(features)) == pytest.approx(exponent, abs=1e-6)
 
 
 def test_no_power_law_of_a_handful_of_dimensions() -> None:
-    assert math.isnan(alpha_req(torch.randn(100, 20)))
-    assert math.isnan(alpha_req(torch.ones(100, 64)))
+    for features in (torch.randn(100, 20), torch.ones(100, 64)):
+        assert math.isnan(alpha_req(features, gram_matrix(features)))
 
 
 def test_uniformity_of_points_on_a_circle() -> None:
