@@ -20,7 +20,6 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.elastic.multiprocessing.errors import (
     ChildFailedError,
-    ProcessFailure,
     record,
 )
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -189,7 +188,10 @@ def launch(function: Callable[..., Any], *args: object, num_processes: int = 1) 
         process, failure = error.get_first_failure()
         if number := signal_of(failure.exitcode):
             raise Interrupted("stopped before training began", number) from None
-        raise RuntimeError(_describe(process, failure)) from None
+        message = failure.message  # a mapping where `record` could write one
+        if isinstance(message, dict):
+            message = message["extraInfo"]["py_callstack"]
+        raise RuntimeError(f"process {process} failed: {message}") from None
     if isinstance(result, KeyboardInterrupt):
         raise result
     return result
@@ -246,11 +248,3 @@ def _spawned(function: Callable[..., Any], *args: object) -> Any:
         if multiprocessing.parent_process().is_alive():
             return stopped  # torch's launcher waits for the results of all processes
         raise
-
-
-def _describe(process: int, failure: ProcessFailure) -> str:
-    """Why a job failed: a traceback, or the signal that killed the process."""
-    message = failure.message  # a mapping where `record` could write one
-    if isinstance(message, dict):
-        message = message["extraInfo"]["py_callstack"]
-    return f"process {process} failed: {message}"

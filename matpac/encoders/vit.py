@@ -172,7 +172,7 @@ def _made(
 ) -> ViTEncoder:
     """The encoder with the tensors of a file; without a file as it was drawn."""
     known = RELEASES[release]
-    state = _encoder_part(whole, known)
+    state = {name: t for name, t in whole.items() if not name.startswith(known.dropped)}
     mean, std = known.mean, known.std
     if release == "m2d" and STATISTICS in state:
         found = state.pop(STATISTICS).flatten().tolist()
@@ -188,7 +188,3 @@ def _made(
         if head:
             encoder.add_head("audioset", heads.of_audioset(whole, net.patches.rows, str(weights)))
     return encoder
-
-
-def _encoder_part(state: Mapping[str, Tensor], release: Release) -> dict[str, Tensor]:
-    return {name: t for name, t in state.items() if not name.startswith(release.dropped)}
