@@ -86,8 +86,7 @@ class ATSTEncoder(WaveEncoder):
         self.width = blocks * width * (2 if model == "clip" else 1)
         self.piece_hop = PIECES[model] * HOP
         self.piece_samples = self.piece_hop - HOP + WINDOW
-        self.requires_grad_(False)
-        self.eval()
+        self.requires_grad_(False).eval()
 
     def columns(self, waves: Tensor, *, layer: int = -1) -> Tensor:
         """As `WaveEncoder.columns`; ATST-Clip's class token comes first in every column.

@@ -86,8 +86,7 @@ class BEATsEncoder(WaveEncoder):
         self.net = net
         self.patch = net.patch_embedding.kernel_size[0]
         self.num_layers, self.width = len(net.encoder.layers), net.encoder.embedding_dim
-        self.requires_grad_(False)
-        self.eval()
+        self.requires_grad_(False).eval()
 
     def columns(self, waves: Tensor, *, layer: int = -1) -> Tensor:
         """As `WaveEncoder.columns`: (B, S) -> (B, n, D)."""

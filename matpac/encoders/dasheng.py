@@ -44,8 +44,7 @@ class DashengEncoder(WaveEncoder):
         self.width, self.num_layers = net.embed_dim, len(net.blocks)
         self.piece_hop = net.target_length * HOP
         self.piece_samples = self.piece_hop - HOP + WINDOW
-        self.requires_grad_(False)
-        self.eval()
+        self.requires_grad_(False).eval()
 
     @torch.no_grad()
     def columns(self, waves: Tensor, *, layer: int = -1) -> Tensor:

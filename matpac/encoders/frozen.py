@@ -45,8 +45,7 @@ class AudioEncoder(nn.Module):
         self.config, self.front_end, self.mean, self.std = config, front_end, mean, std
         self.patches = PatchEmbedding(config, front_end["num_mels"])
         self.encoder = make_encoder(config)
-        self.requires_grad_(False)
-        self.eval()
+        self.requires_grad_(False).eval()
 
     @property
     def width(self) -> int:

@@ -65,8 +65,7 @@ class HTSAT(WaveEncoder):
         )  # fmt: skip
         self.sample_rate, self.width = RATE, net.num_features
         self.piece_samples, self.min_samples = LONGEST, WINDOW
-        self.requires_grad_(False)
-        self.eval()
+        self.requires_grad_(False).eval()
 
     @torch.no_grad()
     def columns(self, waves: Tensor, *, layer: int = -1) -> Tensor:

@@ -49,8 +49,7 @@ class MAEAST(WaveEncoder):
         self.piece_hop = LONGEST * HOP
         self.piece_samples = _samples(LONGEST)
         self.num_layers = len(net.encoder.layers)
-        self.requires_grad_(False)
-        self.eval()
+        self.requires_grad_(False).eval()
 
     @torch.no_grad()
     def columns(self, waves: Tensor, *, layer: int = -1) -> Tensor:

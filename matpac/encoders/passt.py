@@ -51,8 +51,7 @@ class PaSST(WaveEncoder):
         self.sample_rate, self.width = RATE, net.embed_dim
         self.piece_samples, self.min_samples = LONGEST, mel.win_length
         self.num_layers = len(net.blocks)
-        self.requires_grad_(False)
-        self.eval()
+        self.requires_grad_(False).eval()
 
     @torch.no_grad()
     def columns(self, waves: Tensor, *, layer: int = -1) -> Tensor:

@@ -36,8 +36,7 @@ class SpeechEncoder(WaveEncoder):
         super().__init__()
         self.net = net
         self.width, self.num_layers = net.config.hidden_size, net.config.num_hidden_layers
-        self.requires_grad_(False)
-        self.eval()
+        self.requires_grad_(False).eval()
 
     @torch.no_grad()
     def columns(self, waves: Tensor, *, layer: int = -1) -> Tensor:

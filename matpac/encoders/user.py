@@ -72,8 +72,7 @@ class HearEncoder(WaveEncoder):
         self.width = int(model.timestamp_embedding_size)
         self.piece_samples = HEAR_PIECE_S * self.sample_rate
         self.min_samples, self.fills = round(HEAR_LEAST_S * self.sample_rate), True
-        self.requires_grad_(False)
-        self.eval()
+        self.requires_grad_(False).eval()
 
     def columns(self, waves: Tensor, *, layer: int = -1) -> Tensor:
         """As `WaveEncoder.columns`. Raises: ValueError for another form than the API's."""

@@ -85,8 +85,7 @@ class ViTEncoder(WaveEncoder):
         self.piece_hop = net.config.crop_frames * self.front_end.hop
         self.piece_samples = self.piece_hop - self.front_end.hop + self.front_end.window
         self.reflect, self.num_layers = reflect, net.config.encoder_depth
-        self.requires_grad_(False)
-        self.eval()
+        self.requires_grad_(False).eval()
 
     def columns(self, waves: Tensor, *, layer: int = -1) -> Tensor:
         """Latents of one layer, as `WaveEncoder.columns`: (B, S) -> (B, n, R * D).

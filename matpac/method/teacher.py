@@ -40,8 +40,7 @@ class Teacher(nn.Module):
             self.encoder.load_state_dict(student.encoder.state_dict())
             self.head.load_state_dict(student.head.state_dict())
         self.head.weight_v.data.copy_(student.head.weight_v.data)
-        self.requires_grad_(False)
-        self.eval()
+        self.requires_grad_(False).eval()
 
     @torch.no_grad()
     def forward(self, tokens: Tensor) -> Target:
