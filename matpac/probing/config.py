@@ -14,36 +14,14 @@ from matpac.core.section import (
     Section,
 )
 from matpac.data.config import DatasetConfig, DownloadsConfig
+from matpac.encoders.published import ROWS
 from matpac.pretraining.config import PretrainParams
 
 
 class EncoderConfig(Section):
     """An encoder that is probed but not trained here."""
 
-    kind: Literal[
-        "random",
-        "logmel_statistics",
-        "pretrained",
-        "module",
-        "hear",
-        "matpac",
-        "matpac_plus",
-        "matpac_plus_music",
-        "matpac_plus_as",
-        "m2d",
-        "atst_clip",
-        "atst_frame",
-        "beats_iter3",
-        "beats_iter3_plus",
-        "mae_ast",
-        "passt",
-        "htsat",
-        "hubert",
-        "data2vec",
-        "dasheng_base",
-        "dasheng_06b",
-        "yamnet",
-    ]
+    kind: Literal["random", "logmel_statistics", "pretrained", "module", "hear", *ROWS]
     """random: the base model at initialisation; logmel_statistics: mean and std per mel band;
     pretrained: an encoder of ours; module: a function of the user's; hear: a module of the HEAR
     2021 API; the others: published rows (docs/encoders.md)."""
