@@ -39,7 +39,7 @@ def pretrain(
     small = paths.small(params)
     jobs = jobs_of(run, params)
     if checkpoint is not None:
-        jobs = choose(jobs, checkpoint)
+        jobs = going_on_from(jobs, checkpoint)
     trained = train_all(list(jobs.values()))
     results = {f"seed_{seed}": result for seed, result in zip(jobs, trained, strict=True)}
     if not all(results.values()):
@@ -74,7 +74,7 @@ def jobs_of(run: str, params: PretrainParams) -> dict[int, Job]:
     return jobs
 
 
-def choose(jobs: dict[int, Job], checkpoint: Path) -> dict[int, Job]:
+def going_on_from(jobs: dict[int, Job], checkpoint: Path) -> dict[int, Job]:
     """The same jobs, the one that the training state belongs to going on from it.
 
     Raises: ValueError listing what differs if it belongs to none; as `states.describe`.
