@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -35,25 +35,6 @@ DECIDING = ("clip", "path", "start_s", "duration_s", "sha256")
 """Columns of a manifest that decide which audio a clip is."""
 
 
-class Embedder(Protocol):
-    """What computes the embeddings of a data set, part by part."""
-
-    width: int
-    """D."""
-
-    def __len__(self) -> int:
-        """N."""
-
-    def origin(self) -> dict[str, str]:
-        """What decides the embeddings: of the encoder, of the clips, of the code."""
-
-    def to(self, device: torch.device) -> Self:
-        """A copy that computes on another device."""
-
-    def embed(self, clips: range) -> np.ndarray:
-        """Embeddings of some clips, (len(clips), D) float32."""
-
-
 class Stored:
     """Embeddings of stored log-mels.
 
@@ -70,7 +51,7 @@ class Stored:
         return len(self.store)
 
     def origin(self) -> dict[str, str]:
-        """As `Embedder.origin`."""
+        """What decides the embeddings: of the encoder, of the clips, of the code."""
         return {
             "identity": identity(self.encoder, self.layer),
             "clips": files.sha256(self.store.folder / "index.json"),
@@ -80,13 +61,13 @@ class Stored:
         }
 
     def to(self, device: torch.device) -> "Stored":
-        """As `Embedder.to`."""
+        """A copy that computes on another device."""
         moved = self.encoder and copy.deepcopy(self.encoder).to(device)
         return Stored(moved, self.store, layer=self.layer)
 
     @torch.inference_mode()
     def embed(self, clips: range) -> np.ndarray:
-        """As `Embedder.embed`."""
+        """Embeddings of some clips, (len(clips), D) float32."""
         # Opened anew: what was read of a mapped file counts as memory of this process until then.
         store = copy.copy(self.store)
         if self.encoder is None:
@@ -141,7 +122,7 @@ class Recorded:
         vars(self).update(state, encoder=encoder)
 
     def origin(self) -> dict[str, str]:
-        """As `Embedder.origin`."""
+        """As `Stored.origin`."""
         rows = pd.util.hash_pandas_object(self.clips[list(DECIDING)], index=False)
         return {
             "identity": identity(self.encoder, self.layer),
@@ -150,12 +131,12 @@ class Recorded:
         }
 
     def to(self, device: torch.device) -> "Recorded":
-        """As `Embedder.to`."""
+        """As `Stored.to`."""
         moved = copy.deepcopy(self.encoder).to(device)
         return Recorded(moved, self.clips, self.folder, code=self.code, layer=self.layer)
 
     def embed(self, clips: range) -> np.ndarray:
-        """As `Embedder.embed`; the next clips are read while some are encoded.
+        """As `Stored.embed`; the next clips are read while some are encoded.
 
         Raises: ValueError naming a clip that cannot be read or is too short, or whose embedding
             is not finite or not as long as the encoder says.
@@ -191,6 +172,9 @@ class Recorded:
         except reading.UnusableAudioError as error:
             raise ValueError(f"{self._path(clip)}: {error}") from None
         return logmel.resample(torch.from_numpy(samples), rate, self.encoder.sample_rate)
+
+
+Embedder = Stored | Recorded
 
 
 def _statistics(logmel: np.ndarray) -> np.ndarray:
