@@ -166,7 +166,8 @@ def convert(source: Path, target: Path) -> list[str]:
     if not tensors:
         found = ", ".join(left_out) or _kind(content)
         raise ValueError(f"{source}: got {found}, allowed: {WANTED}")
-    size, allowed = sum(map(_size, tensors.values())), GROWTH * source.stat().st_size
+    size = sum(tensor.nbytes for tensor in tensors.values())
+    allowed = GROWTH * source.stat().st_size
     if size > max(allowed, FLOOR):
         raise ValueError(
             f"{source}: not converted: its tensors would take {size:,} bytes, allowed: "
@@ -248,10 +249,6 @@ def _plain(value: Any) -> bool:
         and value.device.type == "cpu"
         and not value.is_quantized
     )
-
-
-def _size(tensor: Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
 
 
 def _kind(value: Any) -> str:
