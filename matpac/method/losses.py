@@ -111,12 +111,9 @@ def compare(
     """
     teacher = teacher_distribution(target_logits, center, teacher_temp)
     log_student = student_log_distribution(logits, student_temp)
-    return Comparison(
-        log_student,
-        teacher,
-        prediction_losses(distances, choice_temp),
-        classification_losses(log_student, teacher),
-    )
+    prediction = prediction_losses(distances, choice_temp)
+    classification = classification_losses(log_student, teacher)
+    return Comparison(log_student, teacher, prediction, classification)
 
 
 def total_loss(prediction: Tensor, classification: Tensor, alpha: float) -> Tensor:
