@@ -76,12 +76,22 @@ def embed_folder(
     names, problems = audio_of(folder, out), {}
     options = {"frames": frames, "layer": layer, "batch_size": batch_size}
     encoder.check(layer=layer, batch_size=batch_size)
-    with (
-        files.replacing(out) as temporary,
-        _Table(temporary, _described(encoder, name, layer), frames=frames) as table,
-    ):
+    schema = _schema(encoder, name, layer, frames=frames)
+    group: list[dict[str, Any]] = []
+    # One array: thousands of small ones among what comes and goes would fragment the memory.
+    size = max(1, ROW_GROUP_VALUES // encoder.width)
+    embeddings = np.empty((size, encoder.width), np.float32)
+    with files.replacing(out) as temporary, pq.ParquetWriter(temporary, schema) as table:
         for row in rows(encoder, folder, names, problems, verb="embed", **options):
-            table.add(row)
+            group.append(row._asdict())
+            if row.embedding is not None:
+                group[-1]["embedding"] = embeddings[len(group) - 1]
+                group[-1]["embedding"][:] = row.embedding.numpy()
+            if len(group) == size:
+                table.write_table(pa.Table.from_pylist(group, schema))
+                group.clear()
+        if group:
+            table.write_table(pa.Table.from_pylist(group, schema))
     return Summary(len(names), problems)
 
 
@@ -131,44 +141,8 @@ def rows(
         raise ValueError(f"{folder}: nothing could be read\n{listed(problems)}")
 
 
-class _Table:
-    """Rows on their way into a Parquet file."""
-
-    def __init__(self, path: Path, described: dict[str, str], *, frames: bool) -> None:
-        width = int(described["width"])
-        times = [pa.field("time_s", pa.float64())] if frames else []
-        embedding = pa.field("embedding", pa.list_(pa.field("element", pa.float32())))
-        fields = [pa.field("path", pa.string()), *times, pa.field("problem", pa.string())]
-        self.schema = pa.schema([*fields, embedding], metadata=described)
-        self.writer = pq.ParquetWriter(path, self.schema)
-        self.rows: list[dict[str, Any]] = []
-        # One array: thousands of small ones among what comes and goes would fragment the memory.
-        self.embeddings = np.empty((max(1, ROW_GROUP_VALUES // width), width), np.float32)
-
-    def add(self, row: Row) -> None:
-        told = row._asdict()
-        if row.embedding is not None:
-            told["embedding"] = self.embeddings[len(self.rows)]
-            told["embedding"][:] = row.embedding.numpy()
-        self.rows.append(told)
-        if len(self.rows) == len(self.embeddings):
-            self._write()
-
-    def _write(self) -> None:
-        self.writer.write_table(pa.Table.from_pylist(self.rows, self.schema))
-        self.rows = []
-
-    def __enter__(self) -> "_Table":
-        return self
-
-    def __exit__(self, kind: type | None, *_: object) -> None:
-        if kind is None and self.rows:
-            self._write()
-        self.writer.close()
-
-
-def _described(encoder: WaveEncoder, name: str, layer: int) -> dict[str, str]:
-    return {
+def _schema(encoder: WaveEncoder, name: str, layer: int, *, frames: bool) -> pa.Schema:
+    described = {
         "encoder": name,
         "identity": identity(encoder),
         "layer": str(layer % encoder.num_layers),
@@ -178,6 +152,10 @@ def _described(encoder: WaveEncoder, name: str, layer: int) -> dict[str, str]:
         "precision": encoder.precision,
         "matpac_version": version("matpac"),
     }
+    times = [pa.field("time_s", pa.float64())] if frames else []
+    embedding = pa.field("embedding", pa.list_(pa.field("element", pa.float32())))
+    fields = [pa.field("path", pa.string()), *times, pa.field("problem", pa.string()), embedding]
+    return pa.schema(fields, metadata=described)
 
 
 def listed(problems: dict[str, str]) -> str:
