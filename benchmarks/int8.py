@@ -8,9 +8,8 @@ of the encoder ``mini`` on the tasks of profiles that have been run, in both pre
 """
 
 import argparse
-import statistics
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from onnxruntime import InferenceSession, SessionOptions
 from onnxruntime.quantization import quantize_dynamic
 
 import matpac
+from benchmarks import measure
 from matpac.cli.export import save
 from matpac.core import section
 from matpac.encoders.frozen import AudioEncoder
@@ -82,13 +82,8 @@ def seconds() -> dict[str, float]:
         "onnxruntime": Exported(encoder, int8=False).columns,
         "onnxruntime, int8": Exported(encoder, int8=True).columns,
     }
-    taken: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(REPEATS + 1):
-        for name, compute in ways.items():
-            start = time.perf_counter()
-            compute(waves)
-            taken[name].append(time.perf_counter() - start)
-    return {name: statistics.median(each[1:]) for name, each in taken.items()}
+    works = {n: partial(measure.seconds, partial(way, waves)) for n, way in ways.items()}
+    return {n: measure.median(each) for n, each in measure.in_turns(works, REPEATS).items()}
 
 
 def scores(file: Path) -> pd.DataFrame:

@@ -77,13 +77,8 @@ def report(
                 name: measure.median([rate * crop_bytes / 1e6]) for name, rate in rates.items()
             },
             "ratio": {
-                f"{n} workers": measure.median(
-                    [
-                        a / b
-                        for a, b in zip(
-                            found[f"store, {n} workers"], found[f"files, {n} workers"], strict=True
-                        )
-                    ]
+                f"{n} workers": measure.ratio(
+                    found[f"store, {n} workers"], found[f"files, {n} workers"]
                 )
                 for n in (0, workers)
             },

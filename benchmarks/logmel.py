@@ -71,18 +71,15 @@ def report(esc10: Path, *, workers: int = 2, rounds: int = 5) -> dict[str, Any]:
         "figures": {
             "clips_per_s": {name: measure.median(rates) for name, rates in found.items()},
             "ratio": {
-                f"to {other}, {kind}": _ratio(found[f"{way}, {kind}"], found[f"{other}, {kind}"])
+                f"to {other}, {kind}": measure.ratio(
+                    found[f"{way}, {kind}"], found[f"{other}, {kind}"]
+                )
                 for kind in kinds
                 for way, other in (("store", "usual"), ("together", "alone"))
             },
             "parts_ms": parts,
         },
     }
-
-
-def _ratio(rates: list[float], others: list[float]) -> float:
-    """The median of what they are to each other in each round."""
-    return measure.median([ours / other for ours, other in zip(rates, others, strict=True)])
 
 
 def as_wav(source: Path, folder: Path) -> Path:

@@ -112,6 +112,11 @@ def memory_gib(field: str) -> float | None:
     return int(found[1]) / 2**20 if found else None
 
 
+def ratio(rates: list[float], others: list[float]) -> float:
+    """The median of what they are to each other in each round."""
+    return median([rate / other for rate, other in zip(rates, others, strict=True)])
+
+
 def median(values: list[float]) -> float:
     """To four digits: more are noise."""
     return float(f"{statistics.median(values):.4g}")

@@ -83,8 +83,7 @@ def report(
                 for name, rates in found.items()
             },
             "fraction_of_product": {
-                name: measure.median([a / b for a, b in zip(reached, rates, strict=True)])
-                for name, rates in found.items()
+                name: measure.ratio(reached, rates) for name, rates in found.items()
             },
             "peak_memory_gib": peak and round(peak, 2),
             "profile_percent": shares(step, times=2),
