@@ -64,11 +64,11 @@ def opened(params: ProbeParams, run: str, task: str) -> Look:
     return Look(encoders, [each for each, *_ in loaded], clips, classes)
 
 
-def recording(params: ProbeParams, task: str, clip: pd.Series, *, rate: int = 16000) -> np.ndarray:
-    """The sound of a row of a manifest, (S,), resampled to ``rate`` Hz. Raises: as `read`."""
+def recording(params: ProbeParams, task: str, clip: pd.Series) -> np.ndarray:
+    """The sound of a row of a manifest, (S,), resampled to 16 kHz. Raises: as `read`."""
     path = manifests.audio_folder(params, task) / clip["path"]
     samples, own = reading.read(path, start_s=clip["start_s"], duration_s=clip["duration_s"])
-    return logmel.resample(torch.from_numpy(samples), own, rate).numpy()
+    return logmel.resample(torch.from_numpy(samples), own, 16000).numpy()
 
 
 # ------------------------------------------------------------------------- the space of clips

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+RATE = 16000  # Hz, of the corpus
 FADE_S = 0.02
 LEVEL = 0.08  # RMS of an excerpt, so that classes are heard equally loud
 WIDTH = 900  # pixels, of images and players
@@ -126,7 +127,7 @@ def play(sounds: Sequence[tuple[str, np.ndarray]], *, seconds: float = 1.2, alt:
     from IPython.display import HTML, Image, display
 
     pieces = [excerpt(sound, seconds) for _, sound in sounds]
-    length = round(16000 * seconds)
+    length = round(RATE * seconds)
     waveform = np.concatenate([np.pad(piece, (0, length - len(piece))) for piece in pieces])
     strip = _strip(waveform, [name for name, _ in sounds], seconds)
     display(Image(strip, format="jpeg", width=WIDTH, alt=alt))
@@ -135,25 +136,25 @@ def play(sounds: Sequence[tuple[str, np.ndarray]], *, seconds: float = 1.2, alt:
     display(HTML(f'{player};base64,{audio}"></audio>'))
 
 
-def excerpt(waveform: np.ndarray, seconds: float, *, rate: int = 16000) -> np.ndarray:
+def excerpt(waveform: np.ndarray, seconds: float) -> np.ndarray:
     """The loudest stretch of a clip (S,), found in steps of 0.1 s, faded and at one level."""
-    length, step = round(seconds * rate), rate // 10
+    length, step = round(seconds * RATE), RATE // 10
     energy = np.concatenate([[0.0], np.cumsum(np.square(waveform, dtype=np.float64))])
     starts = np.arange(0, max(len(waveform) - length, 0) + 1, step)
     ends = np.minimum(starts + length, len(waveform))
     start = starts[np.argmax(energy[ends] - energy[starts])]
     piece = waveform[start : start + length].astype(np.float64)
-    fade = np.minimum(1.0, np.arange(len(piece)) / (FADE_S * rate))
+    fade = np.minimum(1.0, np.arange(len(piece)) / (FADE_S * RATE))
     piece = piece * fade * fade[::-1]
     loud, peak = np.sqrt(np.mean(piece**2)), np.abs(piece).max()
     return piece * min(LEVEL / loud, 0.9 / peak) if peak else piece
 
 
-def mp3(waveform: np.ndarray, *, rate: int = 16000) -> bytes:
+def mp3(waveform: np.ndarray) -> bytes:
     """A waveform (S,) at 24 kbit/s, which every browser plays."""
     buffer = io.BytesIO()
     soundfile.write(
-        buffer, waveform, rate, format="MP3", subtype="MPEG_LAYER_III",
+        buffer, waveform, RATE, format="MP3", subtype="MPEG_LAYER_III",
         bitrate_mode="CONSTANT", compression_level=0.9,
     )  # fmt: skip
     return buffer.getvalue()

@@ -49,8 +49,6 @@ def test_a_recording_is_the_clip_of_its_row(params: Params) -> None:
     clips = embedding_space.opened(params, "base", "esc50").clips
     sound = embedding_space.recording(params, "esc50", clips.iloc[3])
     assert sound.shape == (80_000,) and sound.dtype == np.float32
-    half = embedding_space.recording(params, "esc50", clips.iloc[3], rate=8000)
-    assert half.shape == (40_000,)
 
 
 def test_the_nearest_are_the_exact_ones_over_all_windows() -> None:
