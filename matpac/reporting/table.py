@@ -68,7 +68,7 @@ class Block(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """One table of the paper, ready to be set; a notebook shows it when it ends a cell."""
+    """One table of the paper, ready to be set."""
 
     name: str
     title: str
@@ -130,9 +130,6 @@ class Table:
         for suffix, text in zip(SUFFIXES, (self.markdown(), self.latex(), csv), strict=True):
             with files.replacing(folder / f"{self.name}.{suffix}") as temporary:
                 temporary.write_text(text, encoding="utf-8", newline="\n")
-
-    def _repr_markdown_(self) -> str:
-        return self.markdown()
 
 
 LATEX = r"""%% Needs \usepackage{booktabs,graphicx}.
