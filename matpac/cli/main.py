@@ -295,6 +295,3 @@ def clean() -> None:
 
 for command in encoders.COMMANDS:
     main.add_command(command)
-
-if __name__ == "__main__":
-    main()

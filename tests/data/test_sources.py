@@ -173,7 +173,7 @@ def test_dvc_notices_changes_only_when_they_were_looked_for(
         "mkdir -p data/${item.profile}/manifests && echo x > data/${item.profile}/manifests/x"
     )
     own = stages["sources"] | {"deps": ["params.yaml"]}
-    own["cmd"] = own["cmd"].replace("matpac", f"{sys.executable} -m matpac.cli.main")
+    own["cmd"] = own["cmd"].replace("matpac", f"{sys.executable} -m matpac.cli")
     pipeline = {"vars": [{"validate": "true"}], "stages": {"sources": own, "fetch": fetch}}
     root = project / "project"
     (root / "dvc.yaml").write_text(yaml.safe_dump(pipeline))
