@@ -40,14 +40,15 @@ LOOKS = {
 COLUMNS = ["encoder", "mean", "ci95", "n", "unit", "seeds"]
 
 
-def figure2(results: Results, out: Path) -> pd.DataFrame:
+def figure2(results: Results, out: Path) -> None:
     """Draws Fig. 2 from the runs of the K series, to ``fig2.pdf``, ``.png``, ``.csv``, ``.md``.
+
+    The CSV has what is drawn: ``panel, num_prototypes, encoder, mean, ci95, n, unit, seeds`` in
+    percent, and ``source``.
 
     Args:
         results: rows with ``figure2`` are the series, the base among them.
         out: folder, made if needed. Rerunning writes the same bytes.
-    Returns: what is drawn, as in the CSV: ``panel, num_prototypes, encoder, mean, ci95, n, unit,
-        seeds`` in percent, and ``source``.
     Raises: ValueError if no row is in the series, one has no K or two have the same, or an encoder
         lacks a task.
     """
@@ -66,7 +67,6 @@ def figure2(results: Results, out: Path) -> pd.DataFrame:
         results.provenance.warning,
         "The paper's Fig. 2 survives without its numbers, so none are shown beside ours.",
     )
-    return points
 
 
 def series(results: Results) -> pd.DataFrame:
@@ -85,21 +85,22 @@ def series(results: Results) -> pd.DataFrame:
     return pd.concat(of_panels, ignore_index=True)[["panel", "num_prototypes", *COLUMNS]]
 
 
-def learning_curve(results: Results, curve: pd.DataFrame, out: Path) -> pd.DataFrame | None:
+def learning_curve(results: Results, curve: pd.DataFrame, out: Path) -> None:
     """Draws the average over training, to ``curve.pdf``, ``.png``, ``.csv``, ``.md``.
+
+    In the CSV untrained rows have no ``fraction``.
 
     Args:
         results: whose untrained rows stand beside the curve.
         curve: scores as in ``results`` with the ``fraction`` of its training that an encoder has
             behind it; the end is taken from ``results``. Empty: older files go.
         out: folder, made if needed.
-    Returns: what is drawn, as in the CSV; untrained rows without a ``fraction``.
     Raises: ValueError if a fraction lacks a task.
     """
     if curve.empty:
         for suffix in ("pdf", "png", "csv", "md"):
             (out / f"curve.{suffix}").unlink(missing_ok=True)
-        return None
+        return
     points, rows = course(results, curve)
     _write(
         _draw_course(points, rows, results.provenance),
@@ -113,7 +114,6 @@ def learning_curve(results: Results, curve: pd.DataFrame, out: Path) -> pd.DataF
         results.provenance.line,
         results.provenance.warning,
     )
-    return points
 
 
 def course(results: Results, curve: pd.DataFrame) -> tuple[pd.DataFrame, list[RowSpec]]:
