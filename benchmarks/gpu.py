@@ -283,9 +283,9 @@ class Kit:
             ],
         }
 
-    def embedding(self, size: int, *, compiled: bool, precision: str = "bfloat16") -> dict:
+    def embedding(self, size: int, *, compiled: bool) -> dict[str, Any]:
         """Waveforms on the GPU -> clip embeddings of the frozen encoder; crops of 6.1 s."""
-        trainer = make_trainer(self.run, self.num_mels, batch_size=size, precision=precision)
+        trainer = make_trainer(self.run, self.num_mels, batch_size=size, precision="bfloat16")
         front_end = {"sample_rate": 16000, "num_mels": self.num_mels}
         encoder = frozen(trainer.student, front_end, mean=-7.0, std=4.0).to(self.device)
         logmel = LogMel().to(self.device)
@@ -294,9 +294,7 @@ class Kit:
         del trainer
 
         def embed(waves: torch.Tensor) -> torch.Tensor:
-            with torch.autocast(
-                self.device.type, getattr(torch, precision), enabled=precision != "float32"
-            ):
+            with torch.autocast(self.device.type, torch.bfloat16):
                 return encoder.columns(logmel(waves)).mean(dim=1)
 
         embed = torch.compile(embed) if compiled else embed

@@ -98,11 +98,9 @@ def make_trainer(
     batch_size: int,
     precision: str,
     compiled: bool = False,
-    micro_batch_size: int | None = None,
 ) -> Trainer:
-    """The networks of a run. Args: micro_batch_size: clips at once; None: the whole batch."""
-    changes = {"batch_size": batch_size, "micro_batch_size": micro_batch_size}
-    changes |= {"precision": precision}
+    """The networks of a run; the whole batch at once."""
+    changes = {"batch_size": batch_size, "micro_batch_size": None, "precision": precision}
     changes |= {"compile": compiled, "activation_checkpointing": False}
     run = run.model_copy(update={"pretrain": run.pretrain.model_copy(update=changes)})
     return Trainer(run, num_mels, mean=-7.0, std=4.0)

@@ -250,7 +250,6 @@ def loads_strictly(
     folder: Path,
     *,
     wrap: Callable[[dict[str, Tensor]], Any] = dict,
-    name: str = "weights.pt",
 ) -> None:
     """A checkpoint in the published naming loads whole, or one error lists all that is wrong.
 
@@ -260,9 +259,8 @@ def loads_strictly(
         state: its tensors under their published names.
         folder: to write checkpoints into.
         wrap: puts a state dict into what the published file holds, such as ``{"model": ...}``.
-        name: of the file.
     """
-    path = folder / name
+    path = folder / "weights.pt"
     torch.save(wrap(dict(state)), path)
     loaded = make(path)
     piece = waves(encoder, 1, encoder.min_samples)

@@ -212,14 +212,14 @@ ESC50 = {"dog": (0, True), "airplane": (47, False), "rain": (10, True)}
 """Category -> target and whether it is one of ESC-10."""
 
 
-def esc50(folder: Path, *, per_fold: int = 2) -> Path:
+def esc50(folder: Path) -> Path:
     """Two categories of ESC-10 and one other; each recording gives two clips."""
     root, lines = folder / "ESC-50-master", []
     for category, (target, esc10) in ESC50.items():
         for fold in range(1, 6):
-            for clip in range(per_fold):
-                recording = 1000 * target + 10 * fold + clip // 2
-                take = "AB"[clip % 2]
+            for clip in range(2):
+                recording = 1000 * target + 10 * fold
+                take = "AB"[clip]
                 name = f"{fold}-{recording}-{take}-{target}.wav"
                 lines.append([name, fold, target, category, esc10, recording, take])
                 tone(root / "audio" / name, [300 + 60 * target], rate=44100, subtype="PCM_16")

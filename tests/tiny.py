@@ -88,7 +88,7 @@ def run(**changes: dict[str, Any]) -> ResolvedRun:
     return ResolvedRun.model_validate(sections(**changes))
 
 
-def make_store(folder: Path, lengths: list[int], *, seed: int = 0) -> Store:
+def make_store(folder: Path, lengths: list[int]) -> Store:
     """A store of chirps in noise.
 
     Args:
@@ -96,7 +96,7 @@ def make_store(folder: Path, lengths: list[int], *, seed: int = 0) -> Store:
     """
     audio = folder.with_name(f"{folder.name}.audio")
     audio.mkdir(parents=True)
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     names = [f"{number}.wav" for number in range(len(lengths))]
     for name, length in zip(names, lengths, strict=True):
         seconds = np.arange(400 + 160 * (length - 1)) / 16000

@@ -102,11 +102,11 @@ def answers(recipe: str, table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, index=table.index)
 
 
-def listen(recipe: str, *, seed: int, seconds: float = 1.2, num_clips: int = 8) -> None:
+def listen(recipe: str, *, seed: int, seconds: float = 1.2) -> None:
     """Shows a log-mel of short excerpts, one of every class, and a player for them.
 
     Args:
-        recipe: a name in RECIPES; of one without classes the first ``num_clips`` clips are taken.
+        recipe: a name in RECIPES; of one without classes the first eight clips are taken.
         seed: of the corpus.
         seconds: of each excerpt, the loudest part of a clip.
     """
@@ -114,7 +114,7 @@ def listen(recipe: str, *, seed: int, seconds: float = 1.2, num_clips: int = 8) 
     if made.classes:
         sounds = {name: example(recipe, name, seed=seed)[0] for name in made.classes}
     else:
-        slots = [made.slot(index) for index in range(num_clips)]
+        slots = [made.slot(index) for index in range(8)]
         sounds = {f"clip {s.index}": made.make(seed, s).audio / 32767 for s in slots}
     play(list(sounds.items()), seconds=seconds, alt=recipe)
 
@@ -161,21 +161,20 @@ def mp3(waveform: np.ndarray) -> bytes:
 
 
 def masked(
-    waveform: np.ndarray, *, crop_frames: int, patch_size: int, mask_ratio: float, seed: int = 0
+    waveform: np.ndarray, *, crop_frames: int, patch_size: int, mask_ratio: float
 ) -> tuple["Figure", pd.Series]:
     """One random mask on the first crop of a clip: what is there, what student and teacher get.
 
     Args:
         waveform: (S,), 16 kHz, at least one crop long.
         crop_frames, patch_size, mask_ratio: as in ``params.yaml``.
-        seed: of the mask.
     Returns: the figure, and the numbers of rows, columns, patches, visible and masked ones.
     """
     import matplotlib.pyplot as plt
 
     logmel = log_mel(torch.from_numpy(waveform).float())[:, :crop_frames]  # (F, T)
     rows, columns = patch_grid(*logmel.shape, patch_size)
-    noise = torch.rand(1, rows * columns, generator=torch.Generator().manual_seed(seed))
+    noise = torch.rand(1, rows * columns, generator=torch.Generator().manual_seed(0))
     mask = random_mask(noise, mask_ratio)
     panels = {
         "the log-mel and its patches": None,
