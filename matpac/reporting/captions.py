@@ -106,15 +106,6 @@ class Provenance:
         return f"{what}: NOT comparable{' with runs of this profile' * bool(self.comparable)}"
 
 
-def select(scores: pd.DataFrame, rows: Sequence[RowSpec]) -> pd.DataFrame:
-    """The scores of these rows only. Raises: ValueError naming the stage that has not run."""
-    present = set(scores["encoder"])
-    for row in rows:
-        if row.encoder not in present:
-            raise ValueError(f"scores: none of {row.encoder}; run the stage probe for it")
-    return scores[scores["encoder"].isin([row.encoder for row in rows])]
-
-
 def unique_by(rows: Sequence[RowSpec], field: str) -> dict[Any, RowSpec]:
     """Rows by the value they are compared in, ascending. Raises: ValueError: none or twice."""
     found: dict[Any, RowSpec] = {}

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from matpac.reporting.captions import NAMES, Provenance, RowSpec, select
+from matpac.reporting.captions import NAMES, Provenance, RowSpec
 from matpac.reporting.comparisons import AVERAGE, Comparisons, Difference
 from matpac.reporting.paper import TASKS
 from matpac.reporting.statistics import average, summary
@@ -62,8 +62,13 @@ class Results:
         return [row for row in self.rows if row.table2]
 
     def probed(self, rows: Sequence[RowSpec], probe: str = "linear") -> pd.DataFrame:
-        """Scores of some rows by one kind of probe."""
-        return select(of_probe(self.scores, probe), rows)
+        """Scores of some rows by one kind of probe. Raises: ValueError if a row has none."""
+        scores, names = of_probe(self.scores, probe), [row.encoder for row in rows]
+        present = set(scores["encoder"])
+        for name in names:
+            if name not in present:
+                raise ValueError(f"scores: none of {name}; run the stage probe for it")
+        return scores[scores["encoder"].isin(names)]
 
     @cached_property
     def means(self) -> pd.DataFrame:
