@@ -137,7 +137,8 @@ def label(
 def similar(**arguments: Any) -> None:
     """Lists the sounds in FOLDER and below that are nearest to a FILE: rank, similarity, path.
 
-    FOLDER may be a table that `matpac embed` wrote of it; ENCODER is then the table's.
+    FOLDER may be a table that `matpac embed` wrote of it, or what `matpac pretrain` made of it;
+    ENCODER is then the table's.
     """
     from matpac.cli.similar import similar
 

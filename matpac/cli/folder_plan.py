@@ -67,13 +67,11 @@ def data_sections(sounds: Sounds, out: Path) -> dict[str, Any]:
         raise ValueError(f"{folder!r}: got a path with $, ~ or no text in it; rename or link it")
     audio = {"source": "folder", "audio": folder}
     tables = sounds.write_tables(out.resolve())
-    datasets = {
-        name: audio | {"csv": str(table), "filename": "file"} for name, table in tables.items()
-    }
+    datasets = {name: audio | {"csv": str(table)} for name, table in tables.items()}
     datasets = datasets or {"sounds": audio}
     corpora = dict.fromkeys(datasets, 1.0)
     if tables:
-        columns = {"labels": "class", "kind": "multiclass", "fold": "fold", "group": "group"}
+        columns = {"labels": "label", "kind": "multiclass", "fold": "fold", "group": "group"}
         datasets["sounds"] |= columns
         tasks = ["sounds"]
     else:

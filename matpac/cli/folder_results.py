@@ -27,7 +27,7 @@ TASK = "sounds"
 FEWEST_POINTS, MOST_POINTS = 5, 3000
 """Clips in the picture; t-SNE of the most takes ten seconds on two cores."""
 NAMED = 12
-"""Files named in a picture without classes."""
+"""Files named in a picture without classes; their share of it where some have one."""
 
 
 class Score(NamedTuple):
@@ -72,7 +72,7 @@ def score(params: Params) -> tuple[list[Score], float]:
 def told(scores: list[Score], guessing: float) -> list[str]:
     """The scores in lines."""
     lines = [
-        "accuracy in %, over five folds with its 95 % interval:",
+        "accuracy in %, one probe on each of five folds, with its 95 % interval:",
         f"  {'':<22}{'k nearest neighbours':>20}{'linear probe':>16}",
     ]
     for what, *pairs in scores:
@@ -115,18 +115,19 @@ def picture(table: Path, classes: pd.Series, path: Path, title: str) -> int:
 def draw(points: np.ndarray, names: np.ndarray, classes: np.ndarray, title: str) -> "Figure":
     """The clips in two dimensions, (N, 2), as `scatter` has them.
 
-    Where there are no classes, `NAMED` files far from each other say what lies where.
+    Of what has no class, some files far from each other say what lies where.
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5.0, 4.0))
+    figure = Figure(figsize=(7.0, 5.6))
     axes = figure.subplots()
     scatter(axes, points, classes)
-    if not any(classes):
+    bare = np.flatnonzero(classes == "")
+    if number := min(len(bare), round(NAMED * len(bare) / len(points))):
         from sklearn.cluster import kmeans_plusplus
 
-        _, apart = kmeans_plusplus(points, min(NAMED, len(points)), random_state=0)
-        for row in apart:
+        _, apart = kmeans_plusplus(points[bare], number, random_state=0)
+        for row in bare[apart]:
             label(axes, points[row], PurePath(names[row]).stem[:24])
     axes.set_title(title, parse_math=False)
     axes.set_xlabel("t-SNE: dots close to each other sound alike to the encoder", fontsize=6)

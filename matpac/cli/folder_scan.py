@@ -27,7 +27,8 @@ FOLDS = 5
 BEGINNING = re.compile(r"[^_\-. ]+")
 PARTS = {alias for aliases in SPLIT_ALIASES.values() for alias in aliases}
 """Sub-folders of these names are no classes; those below them are."""
-TABLES = {"sounds": ["file", "class", "group", "fold"], "others": ["file"]}
+TABLES = {"sounds": ["filename", "label", "group", "fold"], "others": ["filename"]}
+"""Columns, of the names that `matpac probe TABLE.csv` looks for."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,9 @@ class Sounds:
 
         Returns: name of the data set -> its table; "others" holds what is trained on, not scored.
         """
-        scored, written = self.table["fold"] > 0, {}
-        for name, rows in (("sounds", self.table[scored]), ("others", self.table[~scored])):
+        table = self.table.rename(columns={"file": "filename", "class": "label"})
+        scored, written = table["fold"] > 0, {}
+        for name, rows in (("sounds", table[scored]), ("others", table[~scored])):
             if scored.any() and len(rows):
                 written[name] = out / f"{name}.csv"
                 with files.replacing(written[name]) as temporary:

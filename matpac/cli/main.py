@@ -75,8 +75,8 @@ def going_on() -> Iterator[None]:
 def main() -> None:
     """MATPAC: self-supervised audio representations, the paper as a pipeline.
 
-    A folder of sounds is enough to begin: matpac pretrain FOLDER, then matpac similar FILE FOLDER
-    --encoder NAME-matpac.
+    A folder of sounds is enough to begin: matpac pretrain FOLDER, then matpac similar FILE
+    NAME-matpac.
     """
 
 
@@ -182,7 +182,8 @@ def _is_folder(target: str, *, meant: bool) -> bool:
 
     there, name_like = Path(target).is_dir(), re.fullmatch("[a-z][a-z0-9_]*", target)
     if not there and (meant or not name_like):
-        raise FileNotFoundError(f"{target}: no such folder")
+        what = "is a file; give its folder" if Path(target).is_file() else "no such folder"
+        raise FileNotFoundError(f"{target}: {what}")
     if meant or not name_like:
         return True
     try:

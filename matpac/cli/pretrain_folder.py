@@ -30,6 +30,7 @@ from matpac.cli import folder_plan, folder_results
 from matpac.cli.embed import embed_folder
 from matpac.cli.folder_scan import Sounds, scan
 from matpac.cli.release import release
+from matpac.cli.similar import TABLE
 from matpac.core import files
 from matpac.data.config import FetchParams
 from matpac.data.fetch import fetch
@@ -168,7 +169,7 @@ def finish(out: Path, sounds: Sounds, params: Params) -> tuple[list[str], bool]:
         lines += folder_results.told(scores, guessing)
     release("base", params, out, told=told, ours=True)
     lines.insert(0, f"{out}: the encoder; matpac.load({str(out)!r}).embed(FILE) gives embeddings")
-    table = out / "embeddings.parquet"
+    table = out / TABLE
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of what the scan left out, and said
         embed_folder(hub.load(out), sounds.folder, table, name=str(out))
@@ -186,8 +187,8 @@ def finish(out: Path, sounds: Sounds, params: Params) -> tuple[list[str], bool]:
     except ValueError as error:
         lines.append(f"no picture: {error}")
     lines.append(f"{out / 'params.yaml'}: the same for the pipeline (matpac check FILE)")
-    lines.append(f"next: matpac similar FILE {shlex.quote(str(table))}    # the nearest sounds")
+    run = shlex.quote(str(out))
+    lines.append(f"next: matpac similar FILE {run}    # the nearest sounds")
     if classed:
-        run = shlex.quote(str(out))
         lines.append(f"      matpac label NEW_FOLDER -o labels.parquet --encoder {run}")
     return lines, complete

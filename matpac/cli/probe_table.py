@@ -21,6 +21,7 @@ from matpac.core.parallel import Workers
 from matpac.data.folders import folder_manifest
 from matpac.data.labels import hopeless, not_trained
 from matpac.data.manifests import excluded_clips
+from matpac.data.tables import read_table
 from matpac.encoders.interface import WaveEncoder
 from matpac.probing.config import ProbeConfig
 from matpac.probing.embedders import Recorded
@@ -80,6 +81,10 @@ def probe_table(
         raise ValueError("both a fold and a split are given, allowed: one of them")
     if separator and not (fold or split):
         raise ValueError("several labels per clip: needed: a column with the fold or the split")
+    given = {"fold": fold or split, "split": fold or split, "group": group}
+    there = read_table(table).columns
+    if idle := [f"--{name} {name}" for name, taken in given.items() if name in there and not taken]:
+        print(f"{table}: has columns for {', '.join(idle)}, which are not used unless asked for")
     with TemporaryDirectory() as kept, Workers(preload="matpac.data.audit") as workers:
         manifest, info = folder_manifest(
             table.stem,

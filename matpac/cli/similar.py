@@ -7,7 +7,8 @@ and unit variance over the folder. As they come, embeddings of one encoder share
 that all cosines are near 1, and a few numbers of large variance decide; k nearest neighbours are
 found in the same way (`matpac.probing.knn`). The search is exact.
 
-A table that ``matpac embed`` wrote of the folder stands for it, if it is of the same encoder.
+A table that ``matpac embed`` wrote of the folder stands for it, if it is of the same encoder; so
+does what ``matpac pretrain FOLDER`` made of it, which has one.
 """
 
 from pathlib import Path
@@ -27,6 +28,8 @@ from matpac.probing.identity import identity
 from matpac.probing.knn import nearest
 from matpac.probing.task import Inputs
 
+TABLE = "embeddings.parquet"
+"""Of the sounds that an encoder was trained on, beside it."""
 FEWEST = 2
 """Sounds to search in: one has no variance."""
 NEEDED = ("encoder", "identity", "layer", "precision")
@@ -64,6 +67,8 @@ def similar(
     Raises: FileNotFoundError; ValueError naming a file that cannot be read, a table that is of
         another encoder or none of clips, or a folder with less than `FEWEST` sounds.
     """
+    if (folder / CONFIG).is_file() and (folder / TABLE).is_file():
+        folder /= TABLE
     table = folder.suffix == ".parquet" and not folder.is_dir()
     told = _told(folder) if table else {}
     precision, layer = told.get("precision", "float32"), int(told.get("layer", -1))
