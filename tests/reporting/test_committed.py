@@ -206,3 +206,14 @@ def test_what_the_page_says_of_real_recordings() -> None:
         "YAMNet": [True, True],
         without: [False, False],
     }
+
+
+def test_what_the_page_says_of_esc10_alone() -> None:
+    page = " ".join((ROOT / "docs" / "real.md").read_text("utf-8").split())
+    table = pd.read_csv(ROOT / "figures" / "esc10" / "table2_differences.csv").set_index("model")
+    size = table["esc10"].abs().map("{:.1f}".format) + table["esc10_ci95"].map(" ± {:.1f}".format)
+    random, logmel = size["Random initialisation"], size["Log-mel mean and std"]
+    assert f"is worth {random} points over random weights and {logmel} over log-mel" in page
+    assert f"leaving the classification out changes +{size['MATPAC w/o classification']}." in page
+    shown = table["esc10_p"] < 0.05
+    assert list(shown[shown].index) == ["Random initialisation"]
