@@ -82,9 +82,9 @@ def probe_table(
     if separator and not (fold or split):
         raise ValueError("several labels per clip: needed: a column with the fold or the split")
     given = {"fold": fold or split, "split": fold or split, "group": group}
-    there = read_table(table).columns
-    if idle := [f"--{name} {name}" for name, taken in given.items() if name in there and not taken]:
-        print(f"{table}: has columns for {', '.join(idle)}, which are not used unless asked for")
+    there = set(read_table(table).columns) - {filename, label}
+    if idle := [name for name, taken in given.items() if name in there and not taken]:
+        print(f"{table}: columns not used unless asked for (--fold or --split, --group): {idle}")
     with TemporaryDirectory() as kept, Workers(preload="matpac.data.audit") as workers:
         manifest, info = folder_manifest(
             table.stem,

@@ -161,7 +161,7 @@ def test_its_embeddings_can_be_searched_and_its_classes_are_a_head(
     asking = ("probe", made / "sounds.csv", "--audio", sounds, "--encoder", made, "--fold", "fold")
     assert command.matpac(*asking) == 0
     hint, *_, score = capsys.readouterr().out.splitlines()
-    assert "has columns for --group group, which are not used" in hint and "5 folds), 12" in score
+    assert hint.endswith("(--fold or --split, --group): ['group']") and "5 folds), 12" in score
     labels = encoder.label(asked, head="sounds")
     assert set(labels) == {"low", "high"} and sum(labels.values()) == pytest.approx(1)
     out = tmp_path / "labels.parquet"
